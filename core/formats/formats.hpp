@@ -1,0 +1,75 @@
+// Files in and out. Reading gives a Model; writing gives a Rope, whose size is known before any of it is made.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/model/model.hpp"
+
+namespace nibble {
+
+/// External data by file name (the last part of the path that the model gives).
+using ExternalFiles = std::map<std::string, std::span<const std::byte>, std::less<>>;
+
+/// Opens a file by its content. Everything kept is copied out of `file`. Throws Error{BadFile} naming the place, or
+/// Error{Unsupported} for other formats.
+Model read_model(std::span<const std::byte> file, std::string_view name, const ExternalFiles& external = {});
+
+/// Bytes to be written: pieces that exist, and pieces that are made when their turn comes, of known size. A whole export
+/// therefore never needs room for a second copy of the model.
+class Rope {
+ public:
+  void append(std::string text);
+  void append(Tensor tensor);
+  void append(size_t size, std::function<Tensor()> make);
+  void append(Rope other);
+  size_t size() const { return size_; }
+  /// Hands over the pieces in order. Throws std::logic_error where a made piece is not of its promised size.
+  void emit(const std::function<void(std::span<const std::byte>)>& sink) const;
+  std::vector<std::byte> bytes() const;
+
+ private:
+  struct Piece {
+    std::string text;
+    size_t size = 0;
+    std::function<Tensor()> make;  ///< empty: the text is the piece
+  };
+  std::vector<Piece> pieces_;
+  size_t size_ = 0;
+};
+
+/// How the exported file holds one weight.
+struct Storage {
+  DType dtype = DType::Float32;  ///< of the codes, or of the values where not quantized
+  bool quantized = false;
+  std::string note;              ///< why it is so, where that needs saying
+  size_t bytes = 0;              ///< of values, or of codes, scales and zero points
+};
+
+/// What writing will do: decided before a byte is made, and what the report shows.
+struct WritePlan {
+  Format format = Format::Onnx;
+  int64_t opset = 0;                ///< of the written file; 0 for safetensors
+  std::vector<Storage> weights;     ///< one for each of model.weights
+  std::vector<std::string> notes;   ///< about the whole file
+};
+WritePlan plan_write(const Model& model, Format format);
+
+/// The file. Quantized weights of an ONNX model become DequantizeLinear nodes over integer initializers, whose outputs
+/// equal the model's values bit for bit; all else is carried through. Throws Error{Unsupported} for ONNX from a
+/// safetensors model and for files over 2 GiB, the most a protobuf message can be.
+Rope write_model(const Model& model, const WritePlan& plan);
+
+// The formats themselves.
+bool looks_like_safetensors(std::span<const std::byte> file);
+Model read_onnx(std::span<const std::byte> file, std::string_view name, const ExternalFiles& external);
+Model read_safetensors(std::span<const std::byte> file, std::string_view name);
+WritePlan plan_onnx(const Model& model);
+Rope write_onnx(const Model& model, const WritePlan& plan);
+Rope write_safetensors(const Model& model);
+
+}  // namespace nibble

@@ -1,0 +1,43 @@
+// Snaps weights to uniform grids. Three independent choices: the scheme (which grid is asked for), the range (how its
+// ends are found) and the rounding (how a value picks its code).
+#pragma once
+
+#include <optional>
+#include <span>
+
+#include "core/base/context.hpp"
+#include "core/kernels/kernels.hpp"
+#include "core/model/model.hpp"
+
+namespace nibble {
+
+/// How the represented interval is found from the finite, unpruned values.
+enum class RangeKind : uint8_t {
+  MinMax,
+  Percentile,  ///< the central `percentile` percent, by nearest rank; symmetric: that percentile of the magnitudes
+  Sigma,       ///< mean plus and minus `sigmas` standard deviations, never wider than the values themselves
+  Mse,         ///< least squared error, searched; never worse than MinMax
+};
+struct RangeChoice {
+  RangeKind kind = RangeKind::MinMax;
+  double percentile = 99.9;  ///< 50 to 100
+  double sigmas = 3;         ///< 0.1 to 100
+};
+
+enum class Rounding : uint8_t {
+  Nearest,     ///< half to even, as ONNX QuantizeLinear
+  Stochastic,  ///< up with the probability of the fraction: unbiased
+};
+
+/// The grid for values seen in one or more pieces. Symmetric: scale = max |end| / highest code. Affine: the interval is
+/// widened to hold 0, scale = (hi - lo) / (2^bits - 1), zero_point = round(-lo / scale), so 0 is a grid point exactly.
+/// One symmetric bit: scale = mean |w|, which has least squared error (Rastegari et al., XNOR-Net, arXiv:1603.05279, eq.
+/// 6), whatever the range says. Values that are all zero get scale 1.
+kernels::Grid find_grid(std::span<const std::span<const float>> pieces, const QuantScheme& scheme, const RangeChoice& range);
+
+/// One weight on its grid. NaN becomes 0 and an infinity the outermost grid point; pruned values stay 0. `global` is the
+/// grid for Granularity::Global and not looked at otherwise. `key` seeds stochastic rounding.
+Param quantize_weight(const Param& param, const Weight& weight, const QuantScheme& scheme, const RangeChoice& range,
+                      Rounding rounding, uint64_t key, const std::optional<kernels::Grid>& global);
+
+}  // namespace nibble

@@ -1,0 +1,185 @@
+// The package in a real browser, in the situations that break packages with WebAssembly: no network after loading, a strict
+// content policy, another origin, file://, a server that answers everything with a page.
+import { build } from "esbuild";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { extname, join, resolve } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { chromium } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
+import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import type { Recipe } from "nibble-nn";
+import { convNet, matmulNet } from "../fixtures/make";
+
+const dist = resolve(fileURLToPath(new URL("../../wasm/dist", import.meta.url)));
+const kTypes: Record<string, string> = { ".js": "text/javascript", ".wasm": "application/wasm", ".html": "text/html" };
+
+/** Vitest rewrites an import() that it sees in this file, so the page brings its own. */
+const kPage = "<!doctype html><title>empty</title><link rel=icon href=data:,><script src=/import.js></script>";
+declare const importEntry: (entry: string) => Promise<typeof import("nibble-nn")>;
+
+interface Site {
+  url: string;
+  server: Server;
+  requests: string[];
+  /** Content-Security-Policy of the page. */
+  policy: string;
+  /** Answer the module's address with a page, as single-page servers do. */
+  pageForModule: boolean;
+}
+
+/** Serves the package and an empty page. */
+async function site(): Promise<Site> {
+  const here: Site = { url: "", server: createServer(), requests: [], policy: "", pageForModule: false };
+  here.server.on("request", (request, response) => {
+    const path = new URL(request.url ?? "/", "http://localhost").pathname;
+    here.requests.push(path);
+    response.setHeader("access-control-allow-origin", "*");
+    response.setHeader("cache-control", "no-store");
+    const file = join(dist, path);
+    if (path === "/" || (path.endsWith(".wasm") && here.pageForModule)) {
+      if (here.policy) response.setHeader("content-security-policy", here.policy);
+      response.setHeader("content-type", "text/html");
+      return response.end(kPage);
+    }
+    if (path === "/large.onnx") return response.end(matmulNet([1024, 1024, 1024]));
+    if (path === "/import.js") {
+      response.setHeader("content-type", "text/javascript");
+      return response.end("globalThis.importEntry = (entry) => import(entry);");
+    }
+    if (!existsSync(file)) return response.writeHead(404).end();
+    response.setHeader("content-type", kTypes[extname(path)] ?? "application/octet-stream");
+    response.end(readFileSync(file));
+  });
+  await new Promise<void>((ready) => here.server.listen(0, "127.0.0.1", ready));
+  here.url = `http://127.0.0.1:${(here.server.address() as AddressInfo).port}/`;
+  return here;
+}
+
+let browser: Browser;
+let page: Page;
+let home: Site;
+let other: Site;
+let folder = "";
+beforeAll(async () => {
+  const places = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+  const executablePath = places.find((path) => path && existsSync(path));
+  expect(executablePath, "Chromium is needed: set CHROMIUM to where it is").toBeDefined();
+  browser = await chromium.launch({ executablePath, args: process.getuid?.() === 0 ? ["--no-sandbox"] : [] });
+  [home, other] = [await site(), await site()];
+  folder = mkdtempSync(join(tmpdir(), "nibble-browser-"));
+});
+afterAll(async () => {
+  await browser.close();
+  home.server.close();
+  other.server.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+beforeEach(async () => {
+  await page?.close();
+  page = await browser.newPage();
+  for (const place of [home, other]) Object.assign(place, { requests: [], policy: "", pageForModule: false });
+});
+
+const kRecipe: Recipe = { version: 1, steps: [{ kind: "quantize", scheme: { bits: 8 } }] };
+const file = Array.from(convNet());
+
+/** Loads the package from an address in the page, compresses the net there, and gives the size of the result. */
+const run = (entry: string) =>
+  page.evaluate(
+    async ({ entry, file, recipe }) => {
+      const { load } = await importEntry(entry);
+      const engine = await load();
+      const model = await engine.open(new Uint8Array(file));
+      const result = await model.compress(recipe);
+      return { after: (await result.model.export()).length, reported: result.report.file.after };
+    },
+    { entry, file, recipe: kRecipe },
+  );
+
+test("compresses a model", async () => {
+  await page.goto(home.url);
+  const { after, reported } = await run(`${home.url}index.js`);
+  expect(after).toBe(reported);
+  expect(after).toBeLessThan(file.length / 2);
+});
+
+test("asks the network for nothing once it is loaded, not even after a cancelled call", async () => {
+  await page.goto(home.url);
+  const rest = await page.evaluate(
+    async ({ entry }) => {
+      const { load } = await importEntry(entry);
+      const engine = await load();
+      const model = await engine.open(await (await fetch("/large.onnx")).blob());
+      await fetch("/loaded").catch(() => {});
+      const stop = new AbortController();
+      const step = { kind: "quantize", scheme: { bits: 4, granularity: "group" }, range: "mse" } as const;
+      const recipe = { version: 1, steps: Array.from({ length: 20 }, () => step) } as const;
+      const slow = model.compress(
+        { ...recipe, steps: [...recipe.steps] },
+        { signal: stop.signal, onProgress: () => stop.abort() },
+      );
+      const code = await slow.then(
+        () => "finished",
+        (error: { code: string }) => error.code,
+      );
+      return { code, values: (await model.values("w1")).length };
+    },
+    { entry: `${home.url}index.js` },
+  );
+  expect(rest).toEqual({ code: "cancelled", values: 1024 * 1024 });
+  expect(home.requests).toContain("/engine.wasm");
+  expect(home.requests.slice(home.requests.indexOf("/loaded") + 1)).toEqual([]);
+});
+
+test("works under a content policy that forbids workers made of blobs", async () => {
+  home.policy =
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; img-src data:";
+  await page.goto(home.url);
+  expect((await run(`${home.url}index.js`)).after).toBeGreaterThan(0);
+});
+
+test("works from another origin, as from a content delivery network", async () => {
+  await page.goto(home.url);
+  expect((await run(`${other.url}index.js`)).after).toBeGreaterThan(0);
+});
+
+test("says what is wrong where a server answers with a page in place of the module", async () => {
+  home.pageForModule = true;
+  await page.goto(home.url);
+  await expect(run(`${home.url}index.js`)).rejects.toThrow(
+    /engine\.wasm: expected the engine's WebAssembly file, found an HTML page/,
+  );
+});
+
+test("the inlined entry works from file://, bundled without any setting", async () => {
+  const entry = join(folder, "entry.ts");
+  writeFileSync(
+    entry,
+    `import { load } from "nibble-nn/inline";
+     for (const worker of [true, false]) {
+       const engine = await load({ worker });
+       const model = await engine.open(new Uint8Array(${JSON.stringify(file)}));
+       document.body.append(String(model.info.weights.length));
+     }
+     document.body.append(" done");`,
+  );
+  const { outputFiles } = await build({
+    entryPoints: [entry],
+    bundle: true,
+    format: "esm",
+    write: false,
+    nodePaths: [fileURLToPath(new URL("../../node_modules", import.meta.url))],
+  });
+  const script = outputFiles[0]!.text.replaceAll("</script", "<\\/script");
+  writeFileSync(
+    join(folder, "offline.html"),
+    `<!doctype html><meta charset="utf-8"><body><script type="module">${script}</script>`,
+  );
+  await page.goto(pathToFileURL(join(folder, "offline.html")).href);
+  await page.getByText("done").waitFor({ timeout: 20_000 });
+  expect((await page.textContent("body"))?.trim().endsWith("33 done")).toBe(true);
+});

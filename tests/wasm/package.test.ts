@@ -1,0 +1,114 @@
+// The package as others get it: what is published, from which entries it loads, and that no entry needs a second file.
+import { spawnSync } from "node:child_process";
+import { cpSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { gzipSync } from "node:zlib";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { load as loadInline } from "nibble-nn/inline";
+import { convNet } from "../fixtures/make";
+
+const package_ = resolve(fileURLToPath(new URL("../../wasm", import.meta.url)));
+const manifest = JSON.parse(readFileSync(join(package_, "package.json"), "utf8")) as {
+  exports: Record<string, string | Record<string, string>>;
+  files: string[];
+  bin: Record<string, string>;
+};
+
+/** An error message tells the reader to import this. */
+const kInMessage = "nibble-nn/inline";
+
+let folder = "";
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "nibble-package-"));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** Runs a module in a Node of its own and gives what it printed. */
+function node(script: string): string {
+  const file = join(folder, "script.mjs");
+  writeFileSync(file, script);
+  const { stdout, stderr, status } = spawnSync(process.execPath, [file], { encoding: "utf8", timeout: 30_000 });
+  expect(stderr).toBe("");
+  expect(status).toBe(0);
+  return stdout.trim();
+}
+
+const use = (entry: string) => `
+  import { readFileSync } from "node:fs";
+  const { load } = await import(${JSON.stringify(entry)});
+  const engine = await load();
+  const model = await engine.open(readFileSync(${JSON.stringify(join(folder, "model.onnx"))}));
+  console.log(model.info.weights.length);
+`;
+
+test("every file that the exports and the command name is there", () => {
+  const paths = Object.values(manifest.exports).flatMap((entry) =>
+    typeof entry === "string" ? [entry] : Object.values(entry),
+  );
+  for (const path of [...paths.filter((path) => !path.includes("*")), ...Object.values(manifest.bin)]) {
+    expect(existsSync(join(package_, path)), path).toBe(true);
+    expect(
+      [...manifest.files, "package.json"].some((top) => path.replace(/^\.\//, "").startsWith(top)),
+      path,
+    ).toBe(true);
+  }
+  expect(readdirSync(join(package_, "schemas")).sort()).toEqual(["recipe.schema.json", "report.schema.json"]);
+});
+
+test("the inlined entry runs in a worker and without one", async () => {
+  for (const worker of [true, false]) {
+    const engine = await loadInline({ worker });
+    expect((await engine.open(convNet())).info.nodes).toBe(7);
+    engine.close();
+  }
+});
+
+test("a program that never closes its engine ends all the same, and models need no disposing", () => {
+  writeFileSync(join(folder, "model.onnx"), convNet());
+  expect(node(use(pathToFileURL(join(package_, "dist", "node.js")).href))).toBe("3");
+});
+
+test("the inlined entry is one file that stands alone", () => {
+  writeFileSync(join(folder, "model.onnx"), convNet());
+  cpSync(join(package_, "dist", "inline-node.js"), join(folder, "alone.mjs"));
+  expect(node(use(pathToFileURL(join(folder, "alone.mjs")).href))).toBe("3");
+  for (const name of ["inline.js", "inline-node.js", "worker.js", "worker-node.js"]) {
+    const text = readFileSync(join(package_, "dist", name), "utf8");
+    const imports = [...text.matchAll(/(?:\bfrom|\bimport)\s*\(?\s*["']([^"'\s]+)["']/g)].map((match) => match[1]!);
+    expect(
+      imports.filter((name) => !name.startsWith("node:") && name !== kInMessage),
+      name,
+    ).toEqual([]);
+  }
+});
+
+test("what a browser loads names no module of Node", () => {
+  for (const name of readdirSync(join(package_, "dist")).filter((name) =>
+    /^(index|host-.*|worker|inline|chunk-.*)\.js$/.test(name),
+  )) {
+    const text = readFileSync(join(package_, "dist", name), "utf8");
+    const nodeOnly = text.includes("node:worker_threads");
+    // Chunks that the browser's entries share with nobody else.
+    if (nodeOnly && name.startsWith("chunk-")) continue;
+    expect(/import\s*\(?\s*["'](node:|module|fs|path|worker_threads)/.test(text), name).toBe(false);
+  }
+});
+
+test("the published declarations name files and nothing of the inside", () => {
+  for (const name of readdirSync(join(package_, "dist")).filter((name) => name.endsWith(".d.ts"))) {
+    const text = readFileSync(join(package_, "dist", name), "utf8");
+    const imports = [...text.matchAll(/(?:from|import\()\s*"([^"]+)"/g)].map((match) => match[1]!);
+    for (const target of imports) {
+      expect(target, name).toMatch(/^\.\/\w+\.js$/);
+      expect(existsSync(join(package_, "dist", target.replace(/\.js$/, ".d.ts"))), `${name}: ${target}`).toBe(true);
+    }
+  }
+});
+
+test("the module is at most 500 kB gzipped", () => {
+  const wasm = readFileSync(join(package_, "dist", "engine.wasm"));
+  expect(gzipSync(wasm).length).toBeLessThanOrEqual(500_000);
+  expect(statSync(join(package_, "dist", "index.js")).size).toBeLessThan(40_000);
+});

@@ -1,0 +1,195 @@
+// What the page does, without a page: actions over an engine that counts, waits and fails on command.
+import { beforeEach, expect, test, vi } from "vitest";
+
+const engine = vi.hoisted(() => ({
+  running: 0,
+  mostRunning: 0,
+  compressed: [] as string[],
+  live: 0,
+  opened: [] as { name: string; external: string[] }[],
+  /** Holds runs back until it is resolved. */
+  gate: null as Promise<void> | null,
+  fail: null as Error | null,
+}));
+
+vi.mock("nibble-nn", async () => {
+  const { load, NibbleError } = await import("./fake_engine");
+  type Fake = Awaited<ReturnType<typeof load>>;
+  const wrap = (model: Awaited<ReturnType<Fake["open"]>>): typeof model => {
+    engine.live++;
+    let disposed = false;
+    return Object.assign(Object.create(model), {
+      async compress(...[recipe, options]: Parameters<typeof model.compress>) {
+        engine.mostRunning = Math.max(engine.mostRunning, ++engine.running);
+        try {
+          engine.compressed.push(JSON.stringify(recipe));
+          const stopped = new Promise<never>((_, reject) =>
+            options?.signal?.addEventListener("abort", () => reject(new NibbleError("cancelled", "", "stopped"))),
+          );
+          stopped.catch(() => {});
+          if (engine.gate) await Promise.race([engine.gate, stopped]);
+          if (engine.fail) throw engine.fail;
+          const { model: made, report } = await model.compress(recipe, options);
+          return { model: wrap(made), report };
+        } finally {
+          engine.running--;
+        }
+      },
+      picture: (name: string, result: object, options: object) => model.picture(name, Object.getPrototypeOf(result), options),
+      dispose() {
+        if (!disposed) engine.live--;
+        disposed = true;
+      },
+    });
+  };
+  return {
+    NibbleError,
+    load: async () => {
+      const real = await load();
+      const open: Fake["open"] = async (file, options = {}) => {
+        engine.opened.push({ name: options.name ?? "", external: Object.keys(options.external ?? {}) });
+        if (options.name === "external.onnx" && !options.external?.["weights.bin"]) {
+          throw new NibbleError("bad-file", "weights.bin", "external data: the file was not given");
+        }
+        return wrap(await real.open(file, options));
+      };
+      return { open, check: real.check.bind(real), close: () => {} };
+    },
+  };
+});
+
+const { readFileSync } = await import("node:fs");
+const { NibbleError } = await import("./fake_engine");
+const actions = await import("../../web/src/actions");
+const state = await import("../../web/src/state");
+const { firstSide } = await import("../../web/src/recipe");
+
+const sample = readFileSync(new URL("../../web/public/samples/simplenet.onnx", import.meta.url));
+const modelFile = (name: string): File => new File([sample], name);
+const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 30));
+
+beforeEach(async () => {
+  Object.assign(engine, { gate: null, fail: null });
+  state.side.value = firstSide();
+  await actions.openFiles([modelFile("model.onnx")]);
+  Object.assign(engine, { mostRunning: 0, compressed: [], opened: [] });
+});
+
+const QUANTIZE = 1; // index of the quantize step in the first recipe
+
+test("opening a model runs the recipe and shows its largest weight", () => {
+  expect(state.opened.value?.info.weight_parameters).toBe(250 + 5000 + 16000 + 500);
+  expect(state.selected.value).toBe("fc1.weight");
+  expect(state.shown.value?.side).toBe(state.side.value);
+  expect(state.picture.value?.name).toBe("fc1.weight");
+  expect(state.widths.value?.values.length).toBe(50);
+  expect(state.work.value).toBeNull();
+});
+
+test("many slider moves are few runs, the last of them with the last value", async () => {
+  for (let i = 0; i < 100; i++) actions.setStep(QUANTIZE, { bits: 1 + (i % 8) });
+  actions.setStep(QUANTIZE, { bits: 3 });
+  await settle();
+  expect(engine.mostRunning).toBe(1);
+  expect(engine.compressed.length).toBe(2);
+  expect(engine.compressed.at(-1)).toContain('"bits":3');
+  expect(state.shown.value?.report.recipe.steps[0]).toMatchObject({ scheme: { bits: 3 } });
+});
+
+test("results that are replaced are freed", async () => {
+  for (let bits = 1; bits <= 8; bits++) {
+    actions.setStep(QUANTIZE, { bits });
+    await settle();
+  }
+  expect(engine.live).toBe(2); // the opened model and the newest result
+});
+
+test("cancel goes back to the last good recipe and its numbers", async () => {
+  const good = state.shown.value;
+  engine.gate = new Promise(() => {});
+  actions.setStep(QUANTIZE, { bits: 2 });
+  await settle();
+  actions.cancel();
+  await settle();
+  expect(state.shown.value).toBe(good);
+  expect(state.side.value).toBe(good?.side);
+  expect(state.trouble.value).toBeNull();
+  engine.gate = null;
+  actions.setStep(QUANTIZE, { bits: 5 });
+  await settle();
+  expect(state.shown.value?.report.recipe.steps[0]).toMatchObject({ scheme: { bits: 5 } });
+});
+
+test("progress is shown only when work takes long", async () => {
+  let open = (): void => {};
+  engine.gate = new Promise((resolve) => (open = resolve));
+  actions.setStep(QUANTIZE, { bits: 2 });
+  await settle();
+  expect(state.work.value).toBeNull();
+  await vi.waitFor(() => expect(state.work.value?.task).toBe("run"));
+  open();
+  await vi.waitFor(() => expect(state.work.value).toBeNull());
+});
+
+test("a recipe that fails leaves the numbers and says where", async () => {
+  const good = state.shown.value;
+  engine.fail = new NibbleError("bad-recipe", "steps[1].scheme.bits", "expected 1 to 8 or 16, got 9");
+  actions.setStep(QUANTIZE, { bits: 9 });
+  await settle();
+  expect(state.shown.value).toBe(good);
+  expect(state.trouble.value).toMatchObject({ code: "bad-recipe", where: "steps[1].scheme.bits" });
+  expect(state.stale.value).toBe(true);
+  engine.fail = null;
+  actions.setStep(QUANTIZE, { bits: 8 });
+  await settle();
+  expect(state.trouble.value).toBeNull();
+});
+
+test("a broken file leaves the model that is open", async () => {
+  const before = state.opened.value;
+  await actions.openFiles([new File(["no model"], "broken.onnx")]);
+  expect(state.trouble.value).toMatchObject({ code: "bad-file", file: "broken.onnx" });
+  expect(state.opened.value).toBe(before);
+  await actions.openFiles([modelFile("good.onnx")]);
+  expect(state.trouble.value).toBeNull();
+  expect(state.opened.value?.file).toBe("good.onnx");
+});
+
+test("missing external data is asked for, and completes the model when it comes", async () => {
+  await actions.openFiles([modelFile("external.onnx")]);
+  expect(state.trouble.value).toMatchObject({ code: "missing-data", where: "weights.bin" });
+  await actions.openFiles([new File(["x"], "weights.bin")]);
+  expect(engine.opened.at(-1)).toEqual({ name: "external.onnx", external: ["weights.bin"] });
+  expect(state.opened.value?.file).toBe("external.onnx");
+});
+
+test("files dropped together are a model and its external data, in any order", async () => {
+  await actions.openFiles([new File(["x"], "weights.bin"), modelFile("external.onnx")]);
+  expect(engine.opened).toEqual([{ name: "external.onnx", external: ["weights.bin"] }]);
+});
+
+test("a dropped recipe fills the form", async () => {
+  const recipe = { version: 1, seed: 7, steps: [{ kind: "quantize", scheme: { bits: 4 } }] };
+  await actions.openFiles([new File([JSON.stringify(recipe)], "recipe.json")]);
+  expect(state.side.value.seed).toBe(7);
+  expect(state.side.value.steps.map(({ kind, on }) => [kind, on])).toEqual([
+    ["prune", false],
+    ["quantize", true],
+  ]);
+  await settle();
+  expect(engine.compressed.at(-1)).toContain('"bits":4');
+});
+
+test("a recipe that is no recipe says so and changes nothing", async () => {
+  const before = state.side.value;
+  await actions.loadRecipe("{ nothing");
+  expect(state.trouble.value?.code).toBe("bad-json");
+  expect(state.side.value).toBe(before);
+});
+
+test("unticking a layer takes it out of the run", async () => {
+  actions.setLayer("fc1.weight", false);
+  await settle();
+  expect(state.shown.value?.report.weights.find(({ name }) => name === "fc1.weight")?.sqnr_db).toBeNull();
+  expect(state.layers.value.find(({ info }) => info.name === "fc1.weight")?.on).toBe(false);
+});

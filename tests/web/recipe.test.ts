@@ -1,0 +1,148 @@
+// The recipe's faces say the same: form, engine, address, command line. The command is read back with the command's own
+// parser.
+import { expect, test } from "vitest";
+import type { Recipe } from "../../wasm/src/types";
+import { kCommandFlags, parse, recipeOf as recipeOfFlags } from "../../wasm/src/flags";
+import * as r from "../../web/src/recipe";
+
+/** The recipe that the project's contract names. */
+const kContract: Recipe = {
+  version: 1,
+  seed: 0,
+  steps: [
+    { kind: "prune", sparsity: 0.8, scope: "global", criterion: "magnitude", pattern: "unstructured" },
+    { kind: "quantize", scheme: { bits: 8, symmetric: true, granularity: "channel" }, range: "mse", rounding: "nearest" },
+  ],
+};
+
+const kSides: Record<string, r.Side> = {
+  first: r.firstSide(),
+  threshold: {
+    seed: 3,
+    steps: [{ ...r.pruneDraft(), on: true, by: "threshold", threshold: 0.0125 }, r.quantizeDraft()],
+  },
+  pattern: {
+    seed: 0,
+    steps: [
+      { ...r.pruneDraft(), on: true, pattern: "n:m", n: 1, m: 8 },
+      { ...r.quantizeDraft(), bits: 4, symmetric: false, granularity: "group", group_size: 64, range: "percentile", percentile: 99.5 },
+    ],
+  },
+  channels: {
+    seed: 2 ** 53 - 1,
+    steps: [
+      { ...r.pruneDraft(), on: true, pattern: "channels", sparsity: 0.25, scope: "global", layers: { exclude: ["fc2.weight", "a/b c:d,e=f&g|*?#%"] } },
+      { ...r.quantizeDraft(), on: false, range: "sigma", sigmas: 2.5, rounding: "stochastic", layers: { include: ["conv*"] } },
+    ],
+  },
+  "three steps": {
+    seed: 0,
+    steps: [
+      { ...r.quantizeDraft(), bits: 8 },
+      { ...r.pruneDraft(), on: true, sparsity: 1 },
+      { ...r.quantizeDraft(), bits: 2, layers: { include: ["fc?"] } },
+    ],
+  },
+};
+
+test("the form gives back a recipe it was given", () => {
+  expect(r.recipeOf(r.sideOf(kContract))).toEqual(kContract);
+});
+
+test.each(Object.entries(kSides))("the address keeps the whole recipe: %s", (_name, side) => {
+  const hash = r.hashOf({ side, language: "zh", sample: "simplenet", layer: "layer 1/weight&x" });
+  // What a browser may do to a hash that is copied around: nothing that a URL parser would change.
+  expect(new URL(`http://x/${hash}`).hash).toBe(hash);
+  const place = r.placeOf(hash);
+  expect(place).toMatchObject({ language: "zh", sample: "simplenet", layer: "layer 1/weight&x" });
+  expect(place.side!.seed).toBe(side.seed);
+  expect(r.recipeOf(place.side!)).toEqual(r.recipeOf(side));
+  // Steps that are switched off keep their settings too.
+  expect(place.side!.steps.map((step) => [step.on, r.stepOf(step)])).toEqual(side.steps.map((step) => [step.on, r.stepOf(step)]));
+});
+
+test("an address without a recipe leaves the recipe alone", () => {
+  expect(r.placeOf("").side).toBeNull();
+  expect(r.placeOf("#lang=en&sample=x").side).toBeNull();
+});
+
+test("what does not belong in an address is ignored", () => {
+  const { side } = r.placeOf(
+    "#seed=-1&quantize=bits:9,granularity:rows,group_size:1e9,symmetric:maybe,__proto__:1,constructor:2,range:mse&prune=sparsity:1.5,scope:global,exclude:%E0%A4%A&lang=fr",
+  );
+  expect(side!.seed).toBe(0);
+  expect(side!.steps[0]).toEqual({ ...r.quantizeDraft(), range: "mse" });
+  expect(side!.steps[1]).toEqual({ ...r.pruneDraft(), on: true, scope: "global" });
+});
+
+test("an address with one kind of step gives a form with both", () => {
+  expect(r.placeOf("#quantize=bits:4").side!.steps.map(({ kind, on }) => [kind, on])).toEqual([
+    ["prune", false],
+    ["quantize", true],
+  ]);
+});
+
+/** Splits a command as a shell does: blanks outside single quotes. */
+const words = (command: string): string[] =>
+  [...command.matchAll(/(?:[^\s']|'[^']*')+/g)].map(([word]) => word.replace(/\\'|'/g, (mark) => (mark === "'" ? "" : "'")));
+
+/** The recipe that the command's own parser reads, with the defaults that the command leaves unsaid. */
+function readBack(command: string): { recipe: Recipe; given: ReturnType<typeof parse> } {
+  const given = parse(words(command).slice(3), kCommandFlags.compress!);
+  const { seed = 0, steps } = recipeOfFlags(given);
+  const filled = steps.map((step) => (step.kind === "prune" ? { criterion: "magnitude" as const, ...step } : step));
+  return { recipe: { version: 1, seed, steps: filled }, given };
+}
+
+test.each(["first", "threshold", "pattern"])("the command spells the same recipe: %s", (name) => {
+  const recipe = r.recipeOf(kSides[name]!);
+  const command = r.commandOf(recipe, "my model.onnx");
+  expect(command).toMatch(/^npx nibble compress 'my model.onnx' --/);
+  const { recipe: read, given } = readBack(command);
+  expect(given.positional).toEqual(["my model.onnx"]);
+  expect(given.values.get("output")).toEqual(["my model.small.onnx"]);
+  expect(read).toEqual(recipe);
+});
+
+test("layers go into the command when all steps share them", () => {
+  const layers = { exclude: ["fc*", "it's"] };
+  const side = { seed: 0, steps: r.firstSide().steps.map((step) => ({ ...step, on: true, layers })) };
+  expect(readBack(r.commandOf(r.recipeOf(side), "m.onnx")).recipe).toEqual(r.recipeOf(side));
+});
+
+test.each(["channels", "three steps"])("a recipe that flags cannot spell goes in as JSON: %s", (name) => {
+  const side = kSides[name]!;
+  const recipe = { ...r.recipeOf(side), ...(name === "channels" && { steps: side.steps.map(r.stepOf) }) };
+  const command = r.commandOf(recipe, "m.onnx");
+  const [, json] = /^echo '(.*)' \| npx nibble compress m\.onnx --recipe - -o m\.small\.onnx$/.exec(command)!;
+  expect(JSON.parse(json!)).toEqual(recipe);
+});
+
+test("a layer is taken out of every step and put back", () => {
+  const names = ["conv1.weight", "conv2.weight", "fc.weight"];
+  const side = r.firstSide();
+  const without = r.withLayer(side, "fc.weight", false, names);
+  expect(without.steps.map((step) => step.layers)).toEqual([{ exclude: ["fc.weight"] }, { exclude: ["fc.weight"] }]);
+  expect(names.filter((name) => r.takesPart(without, name))).toEqual(["conv1.weight", "conv2.weight"]);
+  expect(r.withLayer(without, "fc.weight", true, names)).toEqual(side);
+});
+
+test("putting one layer back leaves the others that its glob shut out", () => {
+  const names = ["conv1.weight", "conv2.weight", "fc.weight"];
+  const side: r.Side = { seed: 0, steps: [{ ...r.quantizeDraft(), layers: { exclude: ["conv*"] } }] };
+  const back = r.withLayer(side, "conv2.weight", true, names);
+  expect(names.filter((name) => r.takesPart(back, name))).toEqual(["conv2.weight", "fc.weight"]);
+});
+
+test("putting a layer back into a step that names its layers adds its name", () => {
+  const side: r.Side = { seed: 0, steps: [{ ...r.quantizeDraft(), layers: { include: ["a"] } }] };
+  expect(r.withLayer(side, "b", true, ["a", "b"]).steps[0]!.layers).toEqual({ include: ["a", "b"] });
+});
+
+test("globs match whole names, and everything but * and ? stands for itself", () => {
+  expect(r.matches("conv*", "conv1.weight")).toBe(true);
+  expect(r.matches("conv", "conv1.weight")).toBe(false);
+  expect(r.matches("conv?.weight", "conv1.weight")).toBe(true);
+  expect(r.matches("conv1.weight", "conv1xweight")).toBe(false);
+  expect(r.matches("a[0](b)", "a[0](b)")).toBe(true);
+});

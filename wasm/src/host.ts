@@ -1,0 +1,186 @@
+// The engine's side of the wire: turns module calls into replies. Runs inside a worker, or in the caller's own thread.
+import type { Buffer, EngineModule, Files, Listener, Outcome } from "./module";
+import createEngine from "engine-module";
+import { NibbleError } from "./api";
+import type { ErrorCode, Progress } from "./types";
+import type { Host, NamedBlob, Reply } from "./wire";
+
+/** Bytes read from a blob at a time: large enough to be fast, small beside any model that needs care. */
+const kChunk = 8 << 20;
+/** Reading the file is about this share of opening it. */
+const kLoadShare = 0.3;
+/** Milliseconds between two progress messages of one phase: 20 a second look smooth and cost nothing. */
+const kProgressInterval = 50;
+
+export interface HostOptions {
+  onProgress: (progress: Progress) => void;
+  /** Asked between two pieces of work; only useful where the caller's code can run meanwhile. */
+  stopped: () => boolean;
+}
+
+export function createHost({ onProgress, stopped }: HostOptions): Host {
+  let engine: EngineModule | undefined;
+  let lastPhase = "";
+  let lastTime = 0;
+
+  const report = (phase: string, item: string, fraction: number): boolean => {
+    const now = performance.now();
+    if (phase !== lastPhase || now - lastTime >= kProgressInterval) {
+      lastPhase = phase;
+      lastTime = now;
+      onProgress({ phase: phase as Progress["phase"], item, fraction });
+    }
+    return !stopped();
+  };
+
+  const module = (): EngineModule => {
+    if (!engine) throw new Error("the engine was used before it was started");
+    return engine;
+  };
+
+  /** Runs one call; whatever it throws becomes a reply. */
+  const reply = async <T>(work: () => T | Promise<T>): Promise<Reply<T>> => {
+    lastPhase = "";
+    try {
+      return { value: await work() };
+    } catch (error) {
+      if (error instanceof NibbleError) {
+        return { failure: { code: error.code, where: error.where, detail: error.detail, fatal: false } };
+      }
+      return { failure: { code: "internal", where: "", detail: describeTrap(error), fatal: true } };
+    }
+  };
+
+  return {
+    start: (wasm) =>
+      reply(async () => {
+        engine = await instantiate(wasm);
+        return null;
+      }),
+
+    open: (files) =>
+      reply(async () => {
+        const staged = new (module().Files)();
+        const buffers: Buffer[] = [];
+        try {
+          await stage(files, staged, buffers, report);
+          const listener: Listener = (phase, item, fraction) =>
+            report(phase, item, kLoadShare + (1 - kLoadShare) * fraction);
+          const model = unwrap(module().open(staged, listener));
+          return { model, info: unwrap(module().describe(model)) };
+        } finally {
+          // After a trap the module may refuse even this; the first error is the one that matters.
+          try {
+            for (const buffer of buffers) buffer.delete();
+            staged.delete();
+          } catch {
+            // the whole module is replaced
+          }
+        }
+      }),
+
+    check: (recipe) => reply(() => unwrap(module().check(recipe))),
+
+    compress: (model, recipe) =>
+      reply(() => {
+        const result = unwrap(module().compress(model, recipe, report));
+        return { ...result, info: unwrap(module().describe(result.model)) };
+      }),
+
+    values: (model, weight) => reply(() => own(unwrap(module().values(model, weight)))),
+
+    picture: (model, result, weight, options) =>
+      reply(() => {
+        const parts = unwrap(module().picture(model, result, weight, options));
+        return {
+          scalars: parts.scalars,
+          before: own(parts.before),
+          after: own(parts.after),
+          levels: own(parts.levels),
+          cells: own(parts.cells),
+          mse: own(parts.mse),
+          sqnr_db: own(parts.sqnr_db),
+          max_abs: own(parts.max_abs),
+        };
+      }),
+
+    write: (model, format) => reply(() => own(unwrap(module().write(model, format, report)))),
+
+    close: (model) =>
+      reply(() => {
+        module().close(model);
+        return null;
+      }),
+  };
+}
+
+/** The buffers of a reply that may be moved instead of copied. */
+export function transferables(reply: Reply<unknown>): ArrayBuffer[] {
+  if (!("value" in reply) || typeof reply.value !== "object" || reply.value === null) return [];
+  const found = new Set<ArrayBuffer>();
+  for (const part of ArrayBuffer.isView(reply.value) ? [reply.value] : Object.values(reply.value)) {
+    if (ArrayBuffer.isView(part) && part.buffer instanceof ArrayBuffer) found.add(part.buffer);
+  }
+  return [...found];
+}
+
+/** The client compiled the module already (once for all workers), so only an instance is made here. */
+async function instantiate(wasm: WebAssembly.Module): Promise<EngineModule> {
+  return new Promise((resolve, reject) => {
+    const options = {
+      // Never used, but without it the module would look for its own URL, which a worker made of a blob does not have.
+      locateFile: (name: string) => name,
+      instantiateWasm: (
+        imports: WebAssembly.Imports,
+        done: (instance: WebAssembly.Instance, module: WebAssembly.Module) => void,
+      ) => {
+        WebAssembly.instantiate(wasm, imports).then((instance) => done(instance, wasm), reject);
+        return {};
+      },
+    };
+    createEngine(options).then(resolve, reject);
+  });
+}
+
+/** Copies the files into the heap piece by piece: the whole file is never twice in memory on this side. */
+async function stage(files: NamedBlob[], staged: Files, buffers: Buffer[], report: Listener): Promise<void> {
+  const total = Math.max(
+    1,
+    files.reduce((sum, file) => sum + file.blob.size, 0),
+  );
+  let done = 0;
+  for (const { name, blob } of files) {
+    const buffer = unwrap(staged.add(name, blob.size));
+    buffers.push(buffer);
+    for (let at = 0; at < blob.size; at += kChunk) {
+      const chunk = await read(blob.slice(at, at + kChunk), name);
+      buffer.view().set(chunk, at);
+      done += chunk.length;
+      if (!report("load", name, (kLoadShare * done) / total)) throw new NibbleError("cancelled", "", "stopped");
+    }
+  }
+}
+
+async function read(blob: Blob, name: string): Promise<Uint8Array> {
+  try {
+    return new Uint8Array(await blob.arrayBuffer());
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new NibbleError("bad-file", name, `the file can no longer be read (moved, changed or removed?): ${reason}`);
+  }
+}
+
+function unwrap<T>(outcome: Outcome<T>): T {
+  if (outcome.ok) return outcome.value;
+  throw new NibbleError(outcome.code as ErrorCode, outcome.where, outcome.message);
+}
+
+/** An array of its own: a view into the module's heap must not leave this thread. */
+function own<T extends Uint8Array | Uint32Array | Float32Array>(array: T): T {
+  return array.byteLength === array.buffer.byteLength ? array : (array.slice() as T);
+}
+
+function describeTrap(error: unknown): string {
+  const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  return `the engine stopped unexpectedly (${text}); this is a bug worth reporting`;
+}

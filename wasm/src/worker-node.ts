@@ -1,0 +1,8 @@
+// The script of a Node worker thread.
+import nodeEndpoint from "comlink/dist/esm/node-adapter.mjs";
+import { parentPort } from "node:worker_threads";
+import { serve } from "./serve";
+
+if (!parentPort) throw new Error("this file is the script of a worker thread and does nothing by itself");
+const port = parentPort;
+serve(nodeEndpoint(port), (message) => port.postMessage(message));

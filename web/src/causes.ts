@@ -1,0 +1,83 @@
+// One sentence for the cause behind a number. Each is a claim about the report, so each is worked out from it.
+import type { ModelInfo, Report, WeightInfo, WeightReport } from "nibble-nn";
+import { bytes, count, percent } from "./format";
+import { t } from "./words";
+
+export interface Cause {
+  text: string;
+  /** "cost": something the user may want to change; "fact": good to know. */
+  kind: "cost" | "fact";
+}
+
+const WIDE = 3; // how many times wider than the median a channel is before it is worth a sentence
+
+const suffix = (format: ModelInfo["format"]): string => `.${format}`;
+
+/** `widths`: largest magnitude of each output channel before, if known. `on`: whether the recipe may change the layer. */
+export function causesOfLayer(
+  info: WeightInfo,
+  report: WeightReport,
+  on: boolean,
+  format: ModelInfo["format"],
+  widths: Float32Array | null,
+): Cause[] {
+  const causes: Cause[] = [];
+  const cost = (text: string): void => void causes.push({ kind: "cost", text });
+  const fact = (text: string): void => void causes.push({ kind: "fact", text });
+  const quantized = report.granularity !== null;
+
+  const broken = info.statistics.nan + info.statistics.infinite;
+  if (broken > 0) cost(t("causeBroken", { n: count(broken) }));
+  if (report.elements > 0 && report.after.sparsity === 1 && report.before.sparsity < 1) cost(t("causeLost"));
+  if (!on) fact(t("causeExcluded"));
+  else if (report.sqnr_db === null) fact(t("causeExact"));
+  else {
+    const text = t("causeError", { percent: percent(10 ** (-report.sqnr_db / 20)) });
+    if (report.sqnr_db < 20) cost(text);
+    else fact(text);
+  }
+
+  const wide = widths && widest(widths);
+  if (quantized && wide && wide.times >= WIDE) {
+    const places = { n: wide.channel, times: count(wide.times) };
+    if (report.granularity === "tensor" || report.granularity === "global") cost(t("causeWide", places));
+    else fact(t("causeWideOwn", places));
+  }
+  if (quantized) {
+    const places = { bits: report.bits, stored: report.stored, packed: bytes(report.bytes.packed) };
+    const width = /\d+/.exec(report.stored);
+    if (report.stored.includes("float") && report.note) cost(t("causeFloat", { ...places, why: report.note }));
+    else if (report.stored.includes("float")) cost(t("causeFloatPlain", places));
+    else if (width && Number(width[0]) > report.bits) fact(t("causeWider", places));
+    const codes = Math.ceil((report.elements * report.bits) / 8);
+    const overhead = (report.bytes.packed - codes) / report.bytes.packed;
+    if (overhead >= 0.05) fact(t("causeScales", { n: count(report.scales), percent: percent(overhead) }));
+  }
+  if (report.after.sparsity > report.before.sparsity && report.after.sparsity >= 0.05) {
+    fact(t("causeZeros", { percent: percent(report.after.sparsity), format: suffix(format) }));
+  }
+  return causes;
+}
+
+/** The channel with the largest magnitude, and how many times that of the median channel it is. */
+function widest(widths: Float32Array): { channel: number; times: number } | null {
+  if (widths.length < 3) return null;
+  const median = Float32Array.from(widths).sort()[widths.length >> 1];
+  let channel = 0;
+  for (let i = 1; i < widths.length; i++) if (widths[i] > widths[channel]) channel = i;
+  return median > 0 ? { channel, times: widths[channel] / median } : null;
+}
+
+/** Sentences about the whole file. */
+export function causesOfFile(report: Report): Cause[] {
+  const { before, after } = report.file;
+  const quantized = report.weights.some(({ granularity }) => granularity !== null);
+  if (after > before && quantized) return [{ kind: "cost", text: t("causeLarger") }];
+  if (after >= before * 0.995 && !quantized && report.total.sqnr_db !== null) return [{ kind: "cost", text: t("causeSameFloat") }];
+  const rest = restOf(report);
+  return rest > after / 4 ? [{ kind: "fact", text: t("causeRest", { rest: bytes(rest) }) }] : [];
+}
+
+/** Bytes of the file after that are not weights. */
+export const restOf = (report: Report): number =>
+  Math.max(0, report.file.after - report.weights.reduce((sum, weight) => sum + weight.bytes.file, 0));

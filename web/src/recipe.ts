@@ -1,0 +1,312 @@
+// The recipe as the page's form holds it (a draft), and its three other faces: the engine's recipe, the address's hash,
+// the command line. A draft keeps every field, also those that do not apply now, so that switching back loses nothing.
+import type { LayerFilter, PruneStep, QuantizeStep, Recipe, Step } from "nibble-nn";
+
+/** Sets weights to zero. Fields as in PruneStep. */
+export interface PruneDraft {
+  kind: "prune";
+  /** Steps that are switched off stay in the form and leave the recipe. */
+  on: boolean;
+  by: "sparsity" | "threshold";
+  sparsity: number;
+  threshold: number;
+  scope: "layer" | "global";
+  pattern: "unstructured" | "channels" | "n:m";
+  /** Of each `m` consecutive inputs at most `n` stay; only with pattern "n:m". */
+  n: number;
+  m: number;
+  layers: LayerFilter;
+}
+
+/** Snaps weights to a grid. Fields as in QuantizeStep, the scheme's laid flat. */
+export interface QuantizeDraft {
+  kind: "quantize";
+  on: boolean;
+  bits: number;
+  symmetric: boolean;
+  granularity: "global" | "tensor" | "channel" | "group";
+  group_size: number;
+  range: "minmax" | "percentile" | "sigma" | "mse";
+  percentile: number;
+  sigmas: number;
+  rounding: "nearest" | "stochastic";
+  layers: LayerFilter;
+}
+
+export type StepDraft = PruneDraft | QuantizeDraft;
+
+/** One side of the page: a recipe being edited. A second side is a second object of this type. */
+export interface Side {
+  seed: number;
+  steps: StepDraft[];
+}
+
+export const BITS = [1, 2, 3, 4, 5, 6, 7, 8, 16];
+
+export const pruneDraft = (): PruneDraft => ({
+  kind: "prune",
+  on: false,
+  by: "sparsity",
+  sparsity: 0.5,
+  threshold: 0.01,
+  scope: "layer",
+  pattern: "unstructured",
+  n: 2,
+  m: 4,
+  layers: {},
+});
+
+export const quantizeDraft = (): QuantizeDraft => ({
+  kind: "quantize",
+  on: true,
+  bits: 8,
+  symmetric: true,
+  granularity: "channel",
+  group_size: 32,
+  range: "minmax",
+  percentile: 99.9,
+  sigmas: 3,
+  rounding: "nearest",
+  layers: {},
+});
+
+export const firstSide = (): Side => ({ seed: 0, steps: [pruneDraft(), quantizeDraft()] });
+
+// --- Draft to recipe and back ----------------------------------------------------------------------------------------
+
+const filterOf = ({ include, exclude }: LayerFilter): { layers?: LayerFilter } =>
+  include || exclude?.length
+    ? { layers: { ...(include && { include }), ...(exclude?.length && { exclude }) } }
+    : {};
+
+/** The engine's step: only the fields that apply. */
+export function stepOf(draft: StepDraft): Step {
+  const layers = filterOf(draft.layers);
+  if (draft.kind === "prune") {
+    if (draft.pattern === "n:m") return { kind: "prune", criterion: "magnitude", pattern: `${draft.n}:${draft.m}`, ...layers };
+    const share = draft.by === "sparsity" || draft.pattern === "channels" ? { sparsity: draft.sparsity } : null;
+    // A threshold already says which weights go, so the scope makes no difference and is left out.
+    const amount = share ? { ...share, scope: draft.scope } : { threshold: draft.threshold };
+    return { kind: "prune", ...amount, criterion: "magnitude", pattern: draft.pattern, ...layers };
+  }
+  const { bits, symmetric, granularity } = draft;
+  return {
+    kind: "quantize",
+    scheme: { bits, symmetric, granularity, ...(granularity === "group" && { group_size: draft.group_size }) },
+    range: draft.range,
+    ...(draft.range === "percentile" && { percentile: draft.percentile }),
+    ...(draft.range === "sigma" && { sigmas: draft.sigmas }),
+    rounding: draft.rounding,
+    ...layers,
+  };
+}
+
+/** What is run and shared: the steps that are switched on. */
+export const recipeOf = (side: Side): Recipe => ({
+  version: 1,
+  seed: side.seed,
+  steps: side.steps.filter((step) => step.on).map(stepOf),
+});
+
+function draftOfPrune(step: PruneStep): PruneDraft {
+  const draft = { ...pruneDraft(), on: true, layers: step.layers ?? {} };
+  if (step.sparsity !== undefined) draft.sparsity = step.sparsity;
+  if (step.threshold !== undefined) Object.assign(draft, { by: "threshold", threshold: step.threshold });
+  if (step.scope) draft.scope = step.scope;
+  const pair = /^(\d+):(\d+)$/.exec(step.pattern ?? "");
+  if (pair) return { ...draft, pattern: "n:m", n: Number(pair[1]), m: Number(pair[2]) };
+  return step.pattern === "channels" ? { ...draft, pattern: "channels" } : draft;
+}
+
+function draftOfQuantize(step: QuantizeStep): QuantizeDraft {
+  const { scheme, kind: _kind, layers, ...rest } = step;
+  return { ...quantizeDraft(), ...definedOnly(scheme), ...definedOnly(rest), layers: layers ?? {} };
+}
+
+const definedOnly = <T extends object>(object: T): T =>
+  Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as T;
+
+/** The form for a recipe that the engine has checked. */
+export const sideOf = (recipe: Recipe): Side => ({
+  seed: recipe.seed ?? 0,
+  steps: recipe.steps.map((step) => (step.kind === "prune" ? draftOfPrune(step) : draftOfQuantize(step))),
+});
+
+// --- Layers ----------------------------------------------------------------------------------------------------------
+
+/** Globs over weight names: `*` any run, `?` one character. */
+export function matches(glob: string, name: string): boolean {
+  const pattern = glob.replace(/[.+^${}()|[\]\\]/g, "\\$&").replaceAll("*", ".*").replaceAll("?", ".");
+  return new RegExp(`^${pattern}$`, "su").test(name);
+}
+
+export const includes = ({ include, exclude }: LayerFilter, name: string): boolean =>
+  (!include || include.some((glob) => matches(glob, name))) && !exclude?.some((glob) => matches(glob, name));
+
+/** Whether any step would change this weight. */
+export const takesPart = (side: Side, name: string): boolean => side.steps.some((step) => includes(step.layers, name));
+
+/** `side` with one weight taken out of every step or put back into every step. `names` are all weights of the model:
+ *  a glob that shuts out more than this one is replaced by the names of the others. */
+export function withLayer(side: Side, name: string, on: boolean, names: string[]): Side {
+  const change = (filter: LayerFilter): LayerFilter => {
+    if (includes(filter, name) === on) return filter;
+    if (!on) return { ...filter, exclude: [...(filter.exclude ?? []), name] };
+    const include = filter.include?.some((glob) => matches(glob, name)) ? filter.include : filter.include && [...filter.include, name];
+    const exclude = (filter.exclude ?? []).flatMap((glob) =>
+      matches(glob, name) ? names.filter((other) => other !== name && matches(glob, other)) : [glob],
+    );
+    return { ...(include && { include }), ...(exclude.length && { exclude: [...new Set(exclude)] }) };
+  };
+  return { ...side, steps: side.steps.map((step) => ({ ...step, layers: change(step.layers) })) };
+}
+
+// --- The address's hash ----------------------------------------------------------------------------------------------
+
+/** Everything that the hash holds. */
+export interface Place {
+  side: Side;
+  language?: "en" | "zh";
+  /** Which sample model, and which of its weights is looked at. */
+  sample?: string;
+  layer?: string;
+}
+
+// #lang=en&sample=simplenet&seed=0&prune=off,sparsity:0.8,scope:global&quantize=bits:8,exclude:fc2.weight
+// Steps in order, fields of the recipe by their own names, "off" for a step that is switched off.
+export function hashOf({ side, language, sample, layer }: Place): string {
+  const pairs: string[] = [];
+  const add = (key: string, value: string | undefined): void => {
+    if (value !== undefined) pairs.push(`${key}=${value}`);
+  };
+  add("lang", language);
+  add("sample", sample && encodeURIComponent(sample));
+  add("layer", layer && encodeURIComponent(layer));
+  add("seed", String(side.seed));
+  for (const draft of side.steps) {
+    const { kind, layers, ...step } = stepOf(draft);
+    const flat: object = "scheme" in step ? { ...step.scheme, ...step, scheme: undefined } : { ...step, criterion: undefined };
+    const fields = Object.entries(flat).filter(([, value]) => value !== undefined);
+    const globs = (["include", "exclude"] as const).flatMap((key) =>
+      (layers?.[key] ?? []).map((glob) => [key, glob] as const),
+    );
+    const parts = [...fields, ...globs].map(([key, value]) => `${key}:${encodeURIComponent(String(value))}`);
+    add(kind, [...(draft.on ? [] : ["off"]), ...parts].join(","));
+  }
+  return `#${pairs.join("&")}`;
+}
+
+// What a field of the hash may be; everything else in it is ignored, since anybody can write a link.
+const oneOf =
+  (...choices: string[]) =>
+  (text: string) =>
+    choices.includes(text) ? text : undefined;
+const between = (low: number, high: number, whole = false) => {
+  return (text: string) => {
+    const value = Number(text);
+    return text !== "" && value >= low && value <= high && (!whole || Number.isInteger(value)) ? value : undefined;
+  };
+};
+const truth = (text: string) => (text === "true" ? true : text === "false" ? false : undefined);
+const READ: Record<string, (text: string) => string | number | boolean | undefined> = {
+  sparsity: between(0, 1),
+  threshold: between(0, Infinity),
+  scope: oneOf("layer", "global"),
+  pattern: (text) => (/^[1-9]\d*:[1-9]\d*$/.test(text) ? text : oneOf("unstructured", "channels")(text)),
+  bits: (text) => (BITS.includes(Number(text)) ? Number(text) : undefined),
+  symmetric: truth,
+  granularity: oneOf("global", "tensor", "channel", "group"),
+  group_size: between(2, 65536, true),
+  range: oneOf("minmax", "percentile", "sigma", "mse"),
+  percentile: between(50, 100),
+  sigmas: between(0.1, 100),
+  rounding: oneOf("nearest", "stochastic"),
+};
+
+const decode = (text: string): string | undefined => {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return undefined; // a broken escape
+  }
+};
+
+/** Reads a hash; `side` is null where it holds no recipe. */
+export function placeOf(hash: string): Omit<Place, "side"> & { side: Side | null } {
+  const place: Omit<Place, "side"> & { side: Side | null } = { side: null };
+  const steps: StepDraft[] = [];
+  let seed: number | undefined;
+  for (const pair of hash.replace(/^#/, "").split("&")) {
+    const [key, text = ""] = splitOnce(pair, "=");
+    if (key === "lang" && (text === "en" || text === "zh")) place.language = text;
+    if (key === "sample") place.sample = decode(text);
+    if (key === "layer") place.layer = decode(text);
+    if (key === "seed") seed = between(0, Number.MAX_SAFE_INTEGER, true)(text);
+    if (key === "prune" || key === "quantize") steps.push(stepOfHash(key, text));
+  }
+  if (seed !== undefined || steps.length > 0) place.side = { seed: seed ?? 0, steps: withBoth(steps) };
+  return place;
+}
+
+function stepOfHash(kind: "prune" | "quantize", text: string): StepDraft {
+  const values: Record<string, string | number | boolean> = {};
+  const layers: LayerFilter = {};
+  let on = true;
+  for (const part of text.split(",")) {
+    const [key, raw = ""] = splitOnce(part, ":");
+    const value = decode(raw);
+    if (part === "off") on = false;
+    if (value === undefined) continue;
+    if (key === "include" || key === "exclude") (layers[key] ??= []).push(value);
+    const read = Object.hasOwn(READ, key) ? READ[key](value) : undefined;
+    if (read !== undefined) values[key] = read;
+  }
+  const step =
+    kind === "prune"
+      ? draftOfPrune(values as Partial<PruneStep> as PruneStep)
+      : draftOfQuantize({ scheme: {}, ...values } as Partial<QuantizeStep> as QuantizeStep);
+  return { ...step, on, layers };
+}
+
+/** The form always offers both kinds; a recipe without one of them gets it switched off. */
+export function withBoth(steps: StepDraft[]): StepDraft[] {
+  const prune = steps.some((step) => step.kind === "prune") ? [] : [pruneDraft()];
+  const quantize = steps.some((step) => step.kind === "quantize") ? [] : [{ ...quantizeDraft(), on: false }];
+  return [...prune, ...steps, ...quantize];
+}
+
+const splitOnce = (text: string, mark: string): [string, string?] => {
+  const at = text.indexOf(mark);
+  return at < 0 ? [text] : [text.slice(0, at), text.slice(at + 1)];
+};
+
+// --- The command line ------------------------------------------------------------------------------------------------
+
+const quote = (text: string): string => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+
+/** The command that gives the same file. Flags say one step of each kind, prune first and both with the same layers;
+ *  any other recipe goes in as JSON through standard input. */
+export function commandOf(recipe: Recipe, model: string): string {
+  const output = model.replace(/(\.\w+)?$/, ".small$1");
+  const prune = recipe.steps.filter((step) => step.kind === "prune");
+  const quantize = recipe.steps.filter((step) => step.kind === "quantize");
+  const same = new Set(recipe.steps.map((step) => JSON.stringify(step.layers ?? {}))).size <= 1;
+  const ordered = prune.length === 0 || recipe.steps[0].kind === "prune";
+  if (recipe.steps.length === 0 || prune.length > 1 || quantize.length > 1 || !same || !ordered) {
+    return `echo ${quote(JSON.stringify(recipe))} | npx nibble compress ${quote(model)} --recipe - -o ${quote(output)}`;
+  }
+  const flags: string[] = [];
+  const add = (name: string, value: string | number | boolean | undefined): void => {
+    if (value === undefined) return;
+    if (name === "symmetric") flags.push(value ? "--symmetric" : "--asymmetric");
+    else flags.push(`--${name.replaceAll("_", "-")}`, quote(String(value)));
+  };
+  for (const step of recipe.steps) {
+    const { kind: _kind, layers: _layers, ...rest } = step;
+    const flat = "scheme" in rest ? { ...rest.scheme, ...rest, scheme: undefined } : { ...rest, criterion: undefined };
+    for (const [name, value] of Object.entries(flat)) add(name, value);
+  }
+  for (const key of ["include", "exclude"] as const) for (const glob of recipe.steps[0].layers?.[key] ?? []) add(key, glob);
+  if (recipe.seed) add("seed", recipe.seed);
+  return `npx nibble compress ${quote(model)} ${flags.join(" ")} -o ${quote(output)}`;
+}

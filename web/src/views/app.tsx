@@ -1,0 +1,264 @@
+// The whole page: header, welcome, layers, the selected layer, and the recipe with its result.
+import { useEffect, useRef } from "preact/hooks";
+import * as actions from "../actions";
+import { bytes, count, percent, seconds } from "../format";
+import { language } from "../language";
+import { lessons } from "../lesson_link";
+import { SAMPLES } from "../samples";
+import { dragging, lesson, opened, said, theme, trouble, welcomed, work } from "../state";
+import { t } from "../words";
+import { IconButton } from "./controls";
+import { AutoIcon, BookIcon, CloseIcon, FolderIcon, Logo, MoonIcon, SunIcon, WarnIcon } from "./icons";
+import { LayerTable } from "./layer_table";
+import { LayerView } from "./layer_view";
+import { RecipePanel } from "./recipe_panel";
+import { Result, TotalBytes } from "./result";
+
+export function App() {
+  return (
+    <>
+      <a class="skip" href="#recipe" onClick={(event) => (event.preventDefault(), document.getElementById("recipe")?.focus())}>
+        {t("skip")}
+      </a>
+      <Header />
+      <Working />
+      <TroubleBanner />
+      <main>
+        <Welcome />
+        {opened.value ? (
+          <div class="frame">
+            <div class="left">
+              <LayerTable />
+              <TotalBytes />
+            </div>
+            <div class="middle">
+              <LayerView />
+            </div>
+            <aside class="right">
+              <Result />
+              <RecipePanel />
+            </aside>
+          </div>
+        ) : (
+          !trouble.value && <p class="starting">{t("starting")}</p>
+        )}
+      </main>
+      <Said />
+      {dragging.value && (
+        <div class="drop-veil" aria-hidden="true">
+          <div>
+            <strong>{t("dropHere")}</strong>
+            <span>{t("dropHint")}</span>
+          </div>
+        </div>
+      )}
+      <LessonDrawer />
+    </>
+  );
+}
+
+function FilePicker({ class: className, children }: { class: string; children: preact.ComponentChildren }) {
+  const input = useRef<HTMLInputElement>(null);
+  return (
+    <>
+      <button type="button" class={className} onClick={() => input.current?.click()}>
+        {children}
+      </button>
+      <input
+        ref={input}
+        type="file"
+        multiple
+        hidden
+        onChange={(event) => {
+          const files = [...(event.currentTarget.files ?? [])];
+          event.currentTarget.value = ""; // so that the same file can be picked again
+          void actions.openFiles(files);
+        }}
+      />
+    </>
+  );
+}
+
+function Header() {
+  const now = opened.value;
+  const themes = ["auto", "light", "dark"] as const;
+  const next = themes[(themes.indexOf(theme.value) + 1) % themes.length];
+  const themeName = { auto: t("themeAuto"), light: t("themeLight"), dark: t("themeDark") }[theme.value];
+  return (
+    <header class="top">
+      <h1>
+        <Logo />
+        Nibble
+      </h1>
+      {now ? (
+        <p class="file">
+          <strong title={now.file}>{now.file}</strong>
+          <span class="hint">
+            {now.info.format === "onnx" && now.info.opset !== null
+              ? t("modelFacts", { opset: now.info.opset, nodes: count(now.info.nodes), parameters: count(now.info.parameters) })
+              : t("tensorFacts", { parameters: count(now.info.parameters) })}
+          </span>
+        </p>
+      ) : (
+        <p class="file hint">{t("tagline")}</p>
+      )}
+      <nav>
+        <FilePicker class="quiet open-button">
+          <FolderIcon />
+          <span class="wide-only">{t("open")}</span>
+          <span class="sr narrow-only">{t("open")}</span>
+        </FilePicker>
+        {lessons.value && (
+          <button type="button" class="quiet" onClick={() => (lesson.value = "")}>
+            <BookIcon />
+            <span class="wide-only">{t("lessons")}</span>
+            <span class="sr narrow-only">{t("lessons")}</span>
+          </button>
+        )}
+        <button type="button" class="quiet" lang={language.value === "en" ? "zh" : "en"} title={t("switchLanguageHint")} onClick={() => (language.value = language.value === "en" ? "zh" : "en")}>
+          {t("switchLanguage")}
+        </button>
+        <IconButton label={`${t("theme")}: ${themeName}`} onClick={() => (theme.value = next)}>
+          {theme.value === "auto" ? <AutoIcon /> : theme.value === "light" ? <SunIcon /> : <MoonIcon />}
+        </IconButton>
+      </nav>
+    </header>
+  );
+}
+
+function Welcome() {
+  const now = opened.value;
+  if (now && welcomed.value) return null;
+  return (
+    <section class={`welcome ${now ? "" : "alone"}`} aria-label={t("welcomeTitle")}>
+      <div class="welcome-text">
+        <h2>{t("welcomeTitle")}</h2>
+        <p>{t("welcomeText")}</p>
+      </div>
+      <div class="welcome-ways">
+        <FilePicker class="primary">
+          <FolderIcon />
+          {t("pick")}
+        </FilePicker>
+        <div class="samples" role="group" aria-label={t("orSample")}>
+          <span class="hint">{t("orSample")}</span>
+          {SAMPLES.map((sample) => (
+            <button key={sample.id} type="button" aria-current={now?.sample === sample.id ? "true" : undefined} onClick={() => void actions.openSample(sample.id)}>
+              <strong>{sample.name}</strong>
+              <span class="hint">
+                {bytes(sample.bytes)} · {sample.about[language.value]}
+              </span>
+            </button>
+          ))}
+        </div>
+      </div>
+      {now && (
+        <IconButton label={t("close")} onClick={() => (welcomed.value = true)}>
+          <CloseIcon />
+        </IconButton>
+      )}
+    </section>
+  );
+}
+
+function Working() {
+  const now = work.value;
+  return (
+    <div class={`working ${now ? "" : "hidden"}`} role="status" aria-live="polite">
+      {now && (
+        <>
+          <div class="working-bar" style={{ "--fraction": now.fraction }} />
+          <p>
+            <strong>{t(`task.${now.task}`)}</strong>
+            {now.phase && (
+              <span class="hint">
+                {t(`phase.${now.phase}`)} {now.item}
+              </span>
+            )}
+            <span class="hint tabular">
+              {percent(now.fraction)}
+              {now.fraction > 0.05 && now.seconds > 1 && ` · ${t("left", { time: seconds((now.seconds * (1 - now.fraction)) / now.fraction) })}`}
+            </span>
+          </p>
+          <button type="button" onClick={actions.cancel}>
+            {t("cancel")}
+          </button>
+        </>
+      )}
+    </div>
+  );
+}
+
+function TroubleBanner() {
+  const now = trouble.value;
+  return (
+    <div role="alert">
+      {now && (
+        <div class="trouble">
+          <WarnIcon />
+          <div>
+            <p>
+              <strong>{t(`trouble.${now.code}`)}</strong> {t(`way.${now.code}`)}
+            </p>
+            <p class="hint" lang="en">
+              {[now.file, now.where].filter(Boolean).join(", ")}
+              {(now.file || now.where) && ": "}
+              {now.detail}
+            </p>
+          </div>
+          <IconButton label={t("dismiss")} onClick={() => (trouble.value = null)}>
+            <CloseIcon />
+          </IconButton>
+        </div>
+      )}
+    </div>
+  );
+}
+
+const SAID_FOR = 4000; // ms
+
+function Said() {
+  const now = said.value;
+  useEffect(() => {
+    if (!now) return;
+    const timer = setTimeout(() => (said.value = null), SAID_FOR);
+    return () => clearTimeout(timer);
+  }, [now]);
+  return (
+    <div class="said" role="status">
+      {now && (
+        <p>
+          <strong>{t(now.key, { text: now.text ?? "" })}</strong>
+          {(now.key === "copiedCommand" || now.key === "copiedLink") && <code>{now.text}</code>}
+        </p>
+      )}
+    </div>
+  );
+}
+
+/** A modal dialog of the browser: it keeps the focus inside, closes with Escape and gives the focus back. */
+function LessonDrawer() {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const now = lesson.value;
+  const module = lessons.value;
+  const open = now !== null && module !== null;
+  useEffect(() => {
+    if (open) dialog.current?.showModal();
+  }, [open]);
+  if (!open) return null;
+  const close = (): void => dialog.current?.close();
+  return (
+    <dialog
+      ref={dialog}
+      class="drawer"
+      aria-label={t("lessons")}
+      onClose={() => (lesson.value = null)}
+      // A click beside the drawer hits the dialog itself.
+      onClick={(event) => event.target === dialog.current && close()}
+    >
+      <div class="drawer-body">
+        <module.Lessons initial={now || undefined} onClose={close} />
+      </div>
+    </dialog>
+  );
+}

@@ -1,0 +1,114 @@
+// The layers of the model, which is also where the recipe is edited layer by layer.
+import * as actions from "../actions";
+import { bytes, decibels, percent, shape } from "../format";
+import { inFile, largest, layers, selected, shown, type Layer } from "../state";
+import { t } from "../words";
+import { LessonButton } from "./controls";
+
+/** A bar that is full at 60 dB: an error of a thousandth. */
+const FULL_DB = 60;
+
+export function LayerTable() {
+  const rows = layers.value;
+  if (rows.length === 0) return <p class="card empty">{t("noWeights")}</p>;
+  const total = shown.value?.report.total;
+  return (
+    <section class="card layers" aria-label={t("layers")}>
+      <header>
+        <h2>{t("layers")}</h2>
+        <p class="hint">{t("layersHint")}</p>
+      </header>
+      {/* A grid takes the table's meaning away in some browsers, so the roles are said. */}
+      <table role="table">
+        <thead class="sr">
+          <tr role="row">
+            <th scope="col">{t("includeColumn")}</th>
+            <th scope="col">{t("layerName")}</th>
+            <th scope="col">{t("size")}</th>
+            <th scope="col">{t("sqnrLong")}</th>
+            <th scope="col">{t("zeros")}</th>
+          </tr>
+        </thead>
+        <tbody role="rowgroup">
+          {rows.map((row) => (
+            <Row key={row.info.name} row={row} current={row.info.name === selected.value} most={largest.value} />
+          ))}
+        </tbody>
+        {total && rows.length > 1 && (
+          <tfoot role="rowgroup">
+            <tr role="row">
+              <td role="cell" />
+              <th role="rowheader" scope="row">
+                <b>{t("all")}</b>
+              </th>
+              <td role="cell" class="size">
+                <span class="numbers">
+                  <span class="was">{bytes(total.bytes.dense)}</span> <b>{bytes(inFile.value)}</b>
+                </span>
+              </td>
+              <td role="cell" class="sqnr">
+                <span class="numbers">{total.sqnr_db === null ? t("exact") : decibels(total.sqnr_db)}</span>
+              </td>
+              <td role="cell" class="zeros">
+                {percent(total.sparsity)} <span class="hint">{t("zerosUnit")}</span>
+              </td>
+            </tr>
+          </tfoot>
+        )}
+      </table>
+      <footer class="layers-legend">
+        <span class="key before">{t("before")}</span>
+        <span class="key after">{t("after")}</span>
+        <span class="key quality">{t("sqnrKey")}</span>
+        <LessonButton control="sqnr_db" what={t("sqnrLong")} />
+      </footer>
+    </section>
+  );
+}
+
+function Row({ row: { info, report, on }, current, most }: { row: Layer; current: boolean; most: number }) {
+  const db = report?.sqnr_db;
+  return (
+    <tr role="row" class={`${current ? "current" : ""} ${on ? "" : "left-out"}`} onClick={() => actions.select(info.name)}>
+      <td role="cell">
+        <input
+          type="checkbox"
+          checked={on}
+          aria-label={t("includeLayer", { name: info.name })}
+          onClick={(event) => event.stopPropagation()}
+          onChange={(event) => actions.setLayer(info.name, event.currentTarget.checked)}
+        />
+      </td>
+      <th role="rowheader" scope="row">
+        <button type="button" class="name" aria-current={current ? "true" : undefined} title={info.name} onClick={() => actions.select(info.name)}>
+          {info.name}
+        </button>
+        <span class="hint">
+          {t(`kind.${info.kind}`)} {shape(info.shape)}
+        </span>
+      </th>
+      <td role="cell" class="size">
+        <span class="numbers">
+          <span class="was">{bytes(info.bytes)}</span> <b>{report ? bytes(report.bytes.file) : "…"}</b>
+        </span>
+      </td>
+      <td role="presentation" class="size-bar">
+        <span class="bars" aria-hidden="true">
+          <span class="bar before" style={{ width: `${(info.bytes / most) * 100}%` }} />
+          {report && <span class="bar after" style={{ width: `${(Math.min(report.bytes.file, most) / most) * 100}%` }} />}
+        </span>
+      </td>
+      <td role="cell" class="sqnr">
+        <span class="numbers">{db === undefined ? "…" : db === null ? t("exact") : decibels(db)}</span>
+      </td>
+      <td role="cell" class="zeros">
+        {report ? percent(report.after.sparsity) : "…"} <span class="hint">{t("zerosUnit")}</span>
+      </td>
+      <td role="presentation" class="quality-bar">
+        <span class="bars" aria-hidden="true">
+          <span class={`bar quality ${db === null ? "exact" : ""}`} style={{ width: `${db === undefined ? 0 : db === null ? 100 : Math.max(0, Math.min(100, (db / FULL_DB) * 100))}%` }} />
+        </span>
+      </td>
+    </tr>
+  );
+}

@@ -1,0 +1,258 @@
+// The recipe as a form: one card per step, every move runs at once.
+import * as actions from "../actions";
+import { percent, real } from "../format";
+import { BITS, type PruneDraft, type QuantizeDraft, type StepDraft } from "../recipe";
+import { side, widest } from "../state";
+import { t } from "../words";
+import { Choice, LessonButton, Slider, StopsSlider, Switch } from "./controls";
+import { BracesIcon, LinkIcon, TerminalIcon } from "./icons";
+
+export function RecipePanel() {
+  const steps = side.value.steps;
+  const random = steps.some((step) => step.on && step.kind === "quantize" && step.rounding === "stochastic");
+  return (
+    <section class="recipe" id="recipe" aria-label={t("recipe")} tabIndex={-1}>
+      {steps.map((step, index) => (
+        <StepCard key={index} step={step} index={index} />
+      ))}
+      {random && <SeedField />}
+      <Share />
+    </section>
+  );
+}
+
+function StepCard({ step, index }: { step: StepDraft; index: number }) {
+  return (
+    <article class={`card step ${step.on ? "" : "off"}`} data-step={step.kind}>
+      <header>
+        <div>
+          <h2>{t(step.kind)}</h2>
+          <p class="hint">{t(`${step.kind}Hint`)}</p>
+        </div>
+        <Switch checked={step.on} label={t("stepOn", { step: t(step.kind) })} onValue={(on) => actions.setStep(index, { on })} />
+      </header>
+      {step.on && (
+        <div class="fields">
+          {step.kind === "prune" ? <PruneFields step={step} index={index} /> : <QuantizeFields step={step} index={index} />}
+          <Filter step={step} />
+        </div>
+      )}
+    </article>
+  );
+}
+
+function PruneFields({ step, index }: { step: PruneDraft; index: number }) {
+  const set = (fields: Partial<PruneDraft>): void => actions.setStep<PruneDraft>(index, fields);
+  const byShare = step.by === "sparsity" || step.pattern === "channels";
+  const end = widest.value || 1;
+  return (
+    <>
+      {step.pattern === "n:m" ? (
+        <KeepFields step={step} set={set} />
+      ) : byShare ? (
+        <Slider
+          control="sparsity"
+          label={t("sparsity")}
+          value={step.sparsity}
+          text={percent(step.sparsity)}
+          spoken={t("sparsityValue", { value: percent(step.sparsity) })}
+          min={0}
+          max={1}
+          step={0.005}
+          onValue={(sparsity) => set({ sparsity })}
+        />
+      ) : (
+        <Slider
+          control="threshold"
+          label={t("threshold")}
+          // Most weights are small, so the slider is finest there: its square is the share of the largest weight.
+          value={Math.sqrt(Math.min(1, step.threshold / end))}
+          text={real(step.threshold)}
+          spoken={t("thresholdValue", { value: real(step.threshold) })}
+          min={0}
+          max={1}
+          step={0.002}
+          onValue={(root) => set({ threshold: Number((root * root * end).toPrecision(4)) })}
+        />
+      )}
+      <Choice
+        control="pattern"
+        label={t("pattern")}
+        value={step.pattern}
+        options={(["unstructured", "n:m", "channels"] as const).map((value) => ({ value, label: t(`pattern.${value}`) }))}
+        onValue={(pattern) => set({ pattern })}
+      />
+      {step.pattern === "unstructured" && (
+        <Choice
+          control="by"
+          label={t("by")}
+          value={step.by}
+          options={(["sparsity", "threshold"] as const).map((value) => ({ value, label: t(`by.${value}`) }))}
+          onValue={(by) => set({ by })}
+        />
+      )}
+      {step.pattern !== "n:m" && byShare && (
+        <Choice
+          control="scope"
+          label={t("scope")}
+          value={step.scope}
+          options={(["layer", "global"] as const).map((value) => ({ value, label: t(`scope.${value}`) }))}
+          onValue={(scope) => set({ scope })}
+        />
+      )}
+    </>
+  );
+}
+
+function KeepFields({ step, set }: { step: PruneDraft; set(fields: Partial<PruneDraft>): void }) {
+  const whole = (value: number, low: number, high: number): number => Math.max(low, Math.min(high, Math.round(value) || low));
+  return (
+    <div class="field inline" data-control="pattern-nm">
+      <label>
+        {t("keep")}
+        <input type="number" min={1} max={step.m} value={step.n} onInput={(event) => set({ n: whole(event.currentTarget.valueAsNumber, 1, step.m) })} />
+      </label>
+      <label>
+        {t("keepOf")}
+        <input
+          type="number"
+          min={2}
+          max={64}
+          value={step.m}
+          onInput={(event) => {
+            const m = whole(event.currentTarget.valueAsNumber, 2, 64);
+            set({ m, n: Math.min(step.n, m) });
+          }}
+        />
+      </label>
+    </div>
+  );
+}
+
+const PERCENTILES = [50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99, 99.999, 100];
+const GROUPS = [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096];
+
+function QuantizeFields({ step, index }: { step: QuantizeDraft; index: number }) {
+  const set = (fields: Partial<QuantizeDraft>): void => actions.setStep<QuantizeDraft>(index, fields);
+  return (
+    <>
+      <StopsSlider
+        control="bits"
+        label={t("bits")}
+        value={step.bits}
+        stops={BITS}
+        marks={BITS}
+        text={String(step.bits)}
+        spoken={step.bits === 1 ? t("bitValue") : t("bitsValue", { n: step.bits })}
+        onValue={(bits) => set({ bits })}
+      />
+      <Choice
+        control="granularity"
+        label={t("granularity")}
+        value={step.granularity}
+        options={(["global", "tensor", "channel", "group"] as const).map((value) => ({ value, label: t(`granularity.${value}`) }))}
+        onValue={(granularity) => set({ granularity })}
+      />
+      {step.granularity === "group" && (
+        <StopsSlider
+          control="group_size"
+          label={t("group_size")}
+          value={step.group_size}
+          stops={GROUPS}
+          text={String(step.group_size)}
+          spoken={t("groupSizeValue", { n: step.group_size })}
+          onValue={(group_size) => set({ group_size })}
+        />
+      )}
+      <Choice
+        control="range"
+        label={t("range")}
+        value={step.range}
+        options={(["minmax", "percentile", "sigma", "mse"] as const).map((value) => ({ value, label: t(`range.${value}`) }))}
+        onValue={(range) => set({ range })}
+      />
+      {step.range === "percentile" && (
+        <StopsSlider
+          control="percentile"
+          label={t("percentile")}
+          value={step.percentile}
+          stops={PERCENTILES}
+          text={`${step.percentile} %`}
+          spoken={t("percentileValue", { value: `${step.percentile} %` })}
+          onValue={(percentile) => set({ percentile })}
+        />
+      )}
+      {step.range === "sigma" && (
+        <Slider
+          control="sigmas"
+          label={t("sigmas")}
+          value={step.sigmas}
+          text={`± ${step.sigmas} σ`}
+          spoken={t("sigmasValue", { n: step.sigmas })}
+          min={0.5}
+          max={8}
+          step={0.1}
+          onValue={(sigmas) => set({ sigmas: Number(sigmas.toFixed(1)) })}
+        />
+      )}
+      <Choice
+        control="symmetric"
+        label={t("symmetric")}
+        value={step.symmetric ? "true" : "false"}
+        options={(["true", "false"] as const).map((value) => ({ value, label: t(`symmetric.${value}`) }))}
+        onValue={(value) => set({ symmetric: value === "true" })}
+      />
+      <Choice
+        control="rounding"
+        label={t("rounding")}
+        value={step.rounding}
+        options={(["nearest", "stochastic"] as const).map((value) => ({ value, label: t(`rounding.${value}`) }))}
+        onValue={(rounding) => set({ rounding })}
+      />
+    </>
+  );
+}
+
+function Filter({ step: { layers } }: { step: StepDraft }) {
+  return (
+    <>
+      {layers.include && <p class="hint names">{t("onlyOn", { names: layers.include.join(", ") })}</p>}
+      {layers.exclude && layers.exclude.length > 0 && <p class="hint names">{t("filtered", { names: layers.exclude.join(", ") })}</p>}
+    </>
+  );
+}
+
+function SeedField() {
+  return (
+    <div class="card field inline">
+      <label>
+        {t("seed")}
+        <input type="number" min={0} step={1} value={side.value.seed} data-control="seed" onInput={(event) => actions.setSeed(event.currentTarget.valueAsNumber)} />
+      </label>
+      <LessonButton control="seed" what={t("seed")} />
+    </div>
+  );
+}
+
+function Share() {
+  return (
+    <section class="share" aria-label={t("share")}>
+      <h2>{t("share")}</h2>
+      <div class="buttons">
+        <button type="button" onClick={() => void actions.copyLink()}>
+          <LinkIcon />
+          {t("copyLink")}
+        </button>
+        <button type="button" onClick={() => void actions.copyCommand()}>
+          <TerminalIcon />
+          {t("copyCommand")}
+        </button>
+        <button type="button" onClick={() => void actions.copyRecipe()}>
+          <BracesIcon />
+          {t("copyRecipe")}
+        </button>
+      </div>
+      <p class="hint">{t("pasteRecipe")}</p>
+    </section>
+  );
+}

@@ -1,0 +1,78 @@
+// The number that matters: what the download weighs, with the button beside it.
+import * as actions from "../actions";
+import { causesOfFile, restOf } from "../causes";
+import { bytes, bytesParts, count, percent } from "../format";
+import { inFile, opened, shown, stale, trouble } from "../state";
+import { t } from "../words";
+import { ByteBars } from "./byte_bars";
+import { Causes } from "./causes_list";
+import { DownloadIcon } from "./icons";
+
+const MIXED = 0.05; // bits; an average further than this from a whole number is shown with one digit
+
+export function Result() {
+  const now = shown.value;
+  const file = now?.report.file;
+  // Before the first run the file is what was opened.
+  const [number, unit] = file ? bytesParts(file.after) : ["–", ""];
+  const share = file ? file.after / file.before : 1;
+  const outdated = stale.value && trouble.value?.code === "bad-recipe";
+  return (
+    <section class={`card result ${outdated ? "outdated" : ""}`} aria-label={t("yourFile")}>
+      <div class="result-top">
+        <div>
+          <h2 id="size-label">{t("yourFile")}</h2>
+          <p class="big" aria-labelledby="size-label" data-testid="size" data-bytes={file?.after}>
+            {number}
+            <span class="unit">{unit}</span>
+          </p>
+        </div>
+        <button type="button" class="primary" disabled={!opened.value} onClick={() => void actions.download()}>
+          <DownloadIcon />
+          {t("download")}
+        </button>
+      </div>
+      <div class="meter" aria-hidden="true">
+        <span style={{ width: `${Math.min(1, share) * 100}%` }} />
+      </div>
+      <p class="of-before" data-testid="share">
+        {file ? (
+          <>
+            <span>{t("ofBefore", { percent: percent(share), before: bytes(file.before) })}</span>
+            <span>
+              {share > 1 ? t("larger") : share > 0.995 ? t("sameSize") : t("smaller", { times: (1 / share).toFixed(1) })}
+            </span>
+          </>
+        ) : (
+          t("working")
+        )}
+      </p>
+      {outdated && <p class="hint">{t("outdated")}</p>}
+      {now && <Causes causes={causesOfFile(now.report)} />}
+    </section>
+  );
+}
+
+/** Where the bytes of the whole model go. */
+export function TotalBytes() {
+  const report = shown.value?.report;
+  if (!report) return null;
+  const { total, weights } = report;
+  const quantized = weights.some(({ granularity }) => granularity !== null);
+  const bits = Math.abs(total.bits - Math.round(total.bits)) < MIXED ? count(total.bits) : total.bits.toFixed(1);
+  return (
+    <section class="card" aria-label={t("bytesTitle")}>
+      <h2>
+        {t("bytesTitle")} <small>{t("ofAll")}</small>
+      </h2>
+      <ByteBars
+        rows={[
+          { label: t("bytesDense"), hint: t("bytesDenseHint"), bytes: total.bytes.dense, kind: "before" },
+          { label: t("bytesPacked"), hint: quantized ? t("bytesPackedHint", { bits }) : t("bytesPackedNone"), bytes: total.bytes.packed, kind: "packed" },
+          { label: t("bytesFile"), hint: t("bytesFileMixed"), bytes: inFile.value, kind: "after" },
+          { label: t("bytesRest"), hint: t("bytesRestHint"), bytes: restOf(report), kind: "rest" },
+        ]}
+      />
+    </section>
+  );
+}
