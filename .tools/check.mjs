@@ -6,7 +6,7 @@ import { is_main, root, run, say } from "./shell.mjs";
 
 const kRoots = ["core", "wasm", "web", "tests", ".tools", "package.json", "CMakePresets.json", "README.md"];
 const kCpp = /\.(cpp|hpp)$/;
-const kText = /\.(ts|tsx|mjs|js|json|css|html|md)$/;
+const kText = /\.(ts|mts|tsx|mjs|js|json|css|html|md)$/;
 
 /// Gives the names of the checks that failed; their output has been shown.
 export function check_format({ fix = false } = {}) {

@@ -6,6 +6,7 @@ import { fail, is_main, root, run, say, version_at_least, which } from "./shell.
 import { find_toolchain, has_own_emcc, install_toolchain } from "./toolchain.mjs";
 
 const kNode = [20, 19];
+const kCMake = [3, 25];
 
 /// Programs and the Debian packages that have them. `check` is one name that must be on PATH, or a function.
 const build_programs = () => [
@@ -47,6 +48,17 @@ export function setup({ tests = false } = {}) {
     );
   }
   install_programs([...build_programs(), ...(tests ? test_programs() : [])]);
+  const cmake =
+    /(\d+)\.(\d+)/
+      .exec(run("cmake", ["--version"], { quiet: true }))
+      ?.slice(1)
+      .map(Number) ?? [];
+  if (!version_at_least(cmake, kCMake)) {
+    fail(
+      `CMake ${cmake.join(".")} is too old: ${kCMake.join(".")} or newer is needed.`,
+      "See https://cmake.org/download",
+    );
+  }
   install_npm();
   if (!find_toolchain()) install_toolchain();
 }
@@ -75,7 +87,10 @@ function install_programs(programs) {
   const env = { DEBIAN_FRONTEND: "noninteractive" };
   const [first, ...others] = [...prefix, "apt-get"];
   run(first, [...others, "-qq", "update"], { env, why: "apt's package lists could not be read: is the network up?" });
-  run(first, [...others, ...command.slice(1), "-qq"], { env, why: `apt could not install ${packages.join(", ")}.` });
+  const why =
+    `apt could not install ${packages.join(", ")}. Where this system has no LLVM 19, install Emscripten 3.1.69 or newer ` +
+    "instead, so that emcc is on PATH: clang, lld and llvm are then not needed.";
+  run(first, [...others, ...command.slice(1), "-qq"], { env, why });
   const still = lacking().map((program) => program.package);
   if (still.length > 0)
     fail(`apt says ${still.join(", ")} are installed, but the programs are not where they should be.`);

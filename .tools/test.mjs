@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { cpp_environment } from "./build.mjs";
 import { check_format, check_types } from "./check.mjs";
-import { setup } from "./setup.mjs";
+import { find_chromium, setup } from "./setup.mjs";
 import { root, say } from "./shell.mjs";
 
 const kNothing = { passed: 0, failed: 0 };
@@ -30,9 +30,8 @@ function ctest(preset) {
     encoding: "utf8",
     maxBuffer: 256 << 20,
   });
-  const lines = [
-    ...(stdout ?? "").matchAll(/\[doctest\] test cases:\s*(\d+)\s*\|\s*(\d+) passed\s*\|\s*(\d+) failed/g),
-  ];
+  const plain = (stdout ?? "").replace(/\x1b\[[\d;]*m/g, ""); // doctest colors its output even into a pipe, as WebAssembly
+  const lines = [...plain.matchAll(/\[doctest\] test cases:\s*(\d+)\s*\|\s*(\d+) passed\s*\|\s*(\d+) failed/g)];
   const passed = lines.reduce((sum, line) => sum + Number(line[2]), 0);
   const failed = lines.reduce((sum, line) => sum + Number(line[3]), 0);
   if (status !== 0 || passed === 0) console.log(`${stdout ?? ""}${stderr ?? ""}`);
@@ -44,11 +43,12 @@ function vitest(project) {
   const report = join(root, "build", `vitest-${project}.json`);
   mkdirSync(join(root, "build"), { recursive: true });
   rmSync(report, { force: true });
-  const args = ["run", "--config", "tests/vitest.config.ts", "--project", project];
+  const args = ["run", "--config", "tests/vitest.config.mts", "--project", project];
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
   const program = join(root, "node_modules", "vitest", "vitest.mjs");
   const { status } = spawnSync(process.execPath, [program, ...args, ...reporters], {
     cwd: root,
+    env: { ...process.env, CHROMIUM: find_chromium() },
     stdio: ["ignore", "inherit", "inherit"],
   });
   if (!existsSync(report)) return kFailure;
@@ -78,10 +78,18 @@ const stages = [
   { name: "C++ tests with sanitizers", needs: ["build with sanitizers"], run: () => ctest("sanitize") },
 ];
 
-setup({ tests: true });
-const broken = new Set();
 const total = { passed: 0, failed: 0 };
 const summary = [];
+let whole = false;
+// The last line is there even when the set-up ends the program.
+process.on("exit", () => {
+  if (!whole) total.failed++;
+  if (summary.length > 0) console.log(`\n${summary.join("\n")}\n`);
+  console.log(`${total.passed} passed, ${total.failed} failed`);
+});
+
+setup({ tests: true });
+const broken = new Set();
 for (const { name, needs = [], run } of stages) {
   const missing = needs.find((need) => broken.has(need));
   let result;
@@ -90,16 +98,16 @@ for (const { name, needs = [], run } of stages) {
     summary.push(`${name}: could not run without "${missing}"`);
   } else {
     say(`--- ${name}`);
+    const started = Date.now();
     const outcome = run();
     result = typeof outcome === "boolean" ? (outcome ? kNothing : kFailure) : outcome;
-    summary.push(
-      `${name}: ${result.passed + result.failed > 0 ? `${result.passed} passed, ${result.failed} failed` : "ok"}`,
-    );
+    const counts =
+      result.passed > 0 ? `${result.passed} passed, ${result.failed} failed` : result.failed > 0 ? "failed" : "ok";
+    summary.push(`${name}: ${counts} (${((Date.now() - started) / 1000).toFixed(0)} s)`);
   }
   if (missing || (result.failed > 0 && result.passed === 0)) broken.add(name);
   total.passed += result.passed;
   total.failed += result.failed;
 }
-console.log(`\n${summary.join("\n")}\n`);
-console.log(`${total.passed} passed, ${total.failed} failed`);
+whole = true;
 process.exitCode = total.failed === 0 && total.passed > 0 ? 0 : 1;

@@ -43,9 +43,10 @@ val guarded(const Body& body) {
   } catch (const nibble::Error& error) {
     return failed(nibble::to_string(error.code), error.where, error.message);
   } catch (const std::bad_alloc&) {
-    return failed("out-of-memory", "", "this step needs more memory than the browser gives a page (the heap has " +
-                                           std::to_string(emscripten_get_heap_size() >> 20) + " of at most " +
-                                           std::to_string(emscripten_get_heap_max() >> 20) + " MiB)");
+    return failed("out-of-memory", "",
+                  "this step needs more memory than the browser gives a page (the heap has " +
+                      std::to_string(emscripten_get_heap_size() >> 20) + " of at most " +
+                      std::to_string(emscripten_get_heap_max() >> 20) + " MiB)");
   } catch (const std::exception& error) {
     return failed("internal", "", error.what());
   }
@@ -65,11 +66,11 @@ class Buffer {
  public:
   explicit Buffer(size_t size) : size_(size), bytes_(new std::byte[size]) {}
   val view() { return val(typed_memory_view(size_, reinterpret_cast<uint8_t*>(bytes_.get()))); }
-  std::span<const std::byte> bytes() const { return {bytes_.get(), size_}; }
+  nibble::FileBytes bytes() const { return {bytes_, size_}; }
 
  private:
   size_t size_;
-  std::unique_ptr<std::byte[]> bytes_;
+  std::shared_ptr<std::byte[]> bytes_;
 };
 
 class Files {
@@ -77,10 +78,11 @@ class Files {
   val add(const std::string& name, double size) {
     return guarded([&] {
       const double room = static_cast<double>(emscripten_get_heap_max());
-      // Open copies the tensors out of the file, so file and copy stand side by side for a moment.
+      // The file, whose tensors are used where they lie, and one result beside it.
       if (size * 2 > room) {
-        nibble::fail(nibble::ErrorCode::OutOfMemory, name, "opening it needs about " + std::to_string(static_cast<uint64_t>(size * 2 / 1048576)) +
-                                                               " MiB, a page has at most " + std::to_string(static_cast<uint64_t>(room / 1048576)));
+        nibble::fail(nibble::ErrorCode::OutOfMemory, name,
+                     "opening it needs about " + std::to_string(static_cast<uint64_t>(size * 2 / 1048576)) +
+                         " MiB, a page has at most " + std::to_string(static_cast<uint64_t>(room / 1048576)));
       }
       entries_.emplace_back(name, std::make_shared<Buffer>(static_cast<size_t>(size)));
       return val(entries_.back().second);
@@ -171,7 +173,8 @@ size_t size_option(const nibble::Json& options, const char* key, size_t lowest, 
   const nibble::Json& value = options[key];
   const double number = value.is_number() ? value.get<double>() : -1;
   if (!(number >= static_cast<double>(lowest) && number <= kMost)) {
-    nibble::fail(nibble::ErrorCode::BadData, key, "expected " + std::to_string(lowest) + " to " + std::to_string(kMost) + ", got " + value.dump());
+    nibble::fail(nibble::ErrorCode::BadData, key,
+                 "expected " + std::to_string(lowest) + " to " + std::to_string(kMost) + ", got " + value.dump());
   }
   return static_cast<size_t>(number);
 }
@@ -181,14 +184,17 @@ val picture(int number, int result_number, const std::string& name, const std::s
     const Model& before = model_at(number);
     const Model& after = model_at(result_number);
     const nibble::Weight& weight = weight_named(before, name);
-    if (before.graph != after.graph) nibble::fail(nibble::ErrorCode::BadData, "result", "it was not made from this model");
+    if (before.graph != after.graph)
+      nibble::fail(nibble::ErrorCode::BadData, "result", "it was not made from this model");
     const nibble::Json options = nibble::parse_json(options_text, nibble::ErrorCode::BadData, "options");
     nibble::PictureSize size;
     size.bins = size_option(options, "bins", 2, size.bins);
     size.rows = size_option(options, "rows", 1, size.rows);
     size.columns = size_option(options, "columns", 1, size.columns);
-    if (options.contains("channel") && options["channel"].is_number_unsigned()) size.channel = options["channel"].get<size_t>();
-    const nibble::WeightPicture drawn = nibble::picture_of(before.params[weight.param], after.params[weight.param], weight, size);
+    if (options.contains("channel") && options["channel"].is_number_unsigned())
+      size.channel = options["channel"].get<size_t>();
+    const nibble::WeightPicture drawn =
+        nibble::picture_of(before.params[weight.param], after.params[weight.param], weight, size);
     const nibble::Json scalars{{"lo", drawn.lo},
                                {"hi", drawn.hi},
                                {"rows", drawn.map_rows},
@@ -217,7 +223,8 @@ val write(int number, const std::string& format, val listener) {
     if (format == "onnx") wanted = nibble::Format::Onnx;
     if (format == "safetensors") wanted = nibble::Format::Safetensors;
     if (!format.empty() && format != nibble::to_string(wanted)) {
-      nibble::fail(nibble::ErrorCode::Unsupported, "format", "expected \"onnx\" or \"safetensors\", got \"" + format + "\"");
+      nibble::fail(nibble::ErrorCode::Unsupported, "format",
+                   "expected \"onnx\" or \"safetensors\", got \"" + format + "\"");
     }
     const nibble::Rope rope = nibble::write_model(model, nibble::plan_write(model, wanted));
     // The file is put together outside of this heap, piece by piece.
@@ -225,7 +232,8 @@ val write(int number, const std::string& format, val listener) {
     size_t at = 0;
     rope.emit([&](std::span<const std::byte> piece) {
       context.tick({"write", model.header->name, static_cast<double>(at) / static_cast<double>(rope.size())});
-      file.call<void>("set", typed_memory_view(piece.size(), reinterpret_cast<const uint8_t*>(piece.data())), static_cast<double>(at));
+      file.call<void>("set", typed_memory_view(piece.size(), reinterpret_cast<const uint8_t*>(piece.data())),
+                      static_cast<double>(at));
       at += piece.size();
     });
     return file;
@@ -242,7 +250,9 @@ double heap_bytes() { return static_cast<double>(mallinfo().uordblks); }
 }  // namespace
 
 EMSCRIPTEN_BINDINGS(nibble) {
-  emscripten::class_<Buffer>("Buffer").smart_ptr<std::shared_ptr<Buffer>>("BufferPointer").function("view", &Buffer::view);
+  emscripten::class_<Buffer>("Buffer")
+      .smart_ptr<std::shared_ptr<Buffer>>("BufferPointer")
+      .function("view", &Buffer::view);
   emscripten::class_<Files>("Files").constructor<>().function("add", &Files::add);
   emscripten::function("version", &version);
   emscripten::function("open", &open_model);

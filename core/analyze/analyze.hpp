@@ -25,16 +25,16 @@ struct WeightError {
   double mse = 0;
   std::optional<double> sqnr_db;  ///< 10 log10(sum before^2 / sum error^2); none where the error is 0
   double max_abs_error = 0;
-  std::optional<double> cosine;   ///< none where one side is all 0
+  std::optional<double> cosine;  ///< none where one side is all 0
 };
 WeightError error_from(const kernels::Difference& difference);
 /// Adds `other` to `sum`, as if the two arrays had been one.
 void add(kernels::Difference& sum, const kernels::Difference& other);
 
 struct PictureSize {
-  size_t bins = 128;              ///< 2 to 4096
+  size_t bins = 128;                 ///< 2 to 4096
   size_t rows = 128, columns = 256;  ///< at most 4096 each
-  size_t channel = 0;             ///< whose grid is drawn, where channels have their own
+  size_t channel = 0;                ///< whose grid is drawn, where channels have their own
 };
 
 struct WeightPicture {
@@ -43,7 +43,7 @@ struct WeightPicture {
   std::vector<float> levels;
   size_t map_rows = 0, map_columns = 0, weight_rows = 0, weight_columns = 0;
   float map_max = 0;
-  std::vector<float> cells;  ///< mean absolute error, [map_rows, map_columns]
+  std::vector<float> cells;                  ///< mean absolute error, [map_rows, map_columns]
   std::vector<float> mse, sqnr_db, max_abs;  ///< per output channel; sqnr_db is infinite where the error is 0
 };
 

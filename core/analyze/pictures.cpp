@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <limits>
 
@@ -27,50 +28,72 @@ std::vector<float> levels_of(const Param& param, const Rows& rows, size_t channe
   return levels;
 }
 
-// Mean absolute error over blocks of the [channels, inputs] matrix; positions that are not finite on both sides are left out.
-void draw_map(std::span<const float> before, std::span<const float> after, const Rows& rows, const PictureSize& size, WeightPicture& picture) {
-  const size_t columns = rows.length();
-  picture.weight_rows = rows.channels;
-  picture.weight_columns = columns;
-  picture.map_rows = std::min(rows.channels, size.rows);
-  picture.map_columns = std::min(columns, size.columns);
-  const size_t cells = picture.map_rows * picture.map_columns;
-  picture.cells.assign(cells, 0);
-  if (cells == 0) return;
-  std::vector<double> sums(cells);
-  std::vector<uint32_t> counts(cells);
-  std::vector<uint32_t> cell_of_column(columns);
-  for (size_t c = 0; c < columns; ++c) cell_of_column[c] = static_cast<uint32_t>(uint64_t{c} * picture.map_columns / columns);
-  for (size_t r = 0; r < rows.channels; ++r) {
-    const size_t base = static_cast<size_t>(uint64_t{r} * picture.map_rows / rows.channels) * picture.map_columns;
-    const float* a = before.data() + r * columns;
-    const float* b = after.data() + r * columns;
+/// Error map and channel errors, row by row.
+class RowPictures {
+ public:
+  RowPictures(const Rows& rows, const PictureSize& size, WeightPicture& picture) : rows_(rows), picture_(picture) {
+    const size_t columns = rows.length();
+    picture.weight_rows = rows.channels;
+    picture.weight_columns = columns;
+    picture.map_rows = std::min(rows.channels, size.rows);
+    picture.map_columns = std::min(columns, size.columns);
+    sums_.resize(picture.map_rows * picture.map_columns);
+    counts_.resize(sums_.size());
+    cell_of_column_.resize(columns);
     for (size_t c = 0; c < columns; ++c) {
-      const float error = std::abs(a[c] - b[c]);
-      if (!std::isfinite(error)) continue;
-      sums[base + cell_of_column[c]] += error;
-      ++counts[base + cell_of_column[c]];
+      cell_of_column_[c] = static_cast<uint32_t>(uint64_t{c} * picture.map_columns / columns);
     }
   }
-  for (size_t i = 0; i < cells; ++i) {
-    if (counts[i]) picture.cells[i] = static_cast<float>(sums[i] / counts[i]);
-    picture.map_max = std::max(picture.map_max, picture.cells[i]);
+
+  void add_row(size_t row, std::span<const float> before, std::span<const float> after) {
+    const size_t map_row = static_cast<size_t>(uint64_t{row} * picture_.map_rows / rows_.channels);
+    const size_t base = map_row * picture_.map_columns;
+    for (size_t c = 0; c < before.size(); ++c) {
+      const float error = std::abs(before[c] - after[c]);
+      if (!std::isfinite(error)) continue;  // one side is not: neither is there an error to show
+      sums_[base + cell_of_column_[c]] += error;
+      ++counts_[base + cell_of_column_[c]];
+    }
+    const kernels::Difference difference = kernels::difference(before, after);
+    const WeightError error = error_from(difference);
+    const bool exact = difference.sum_squared_error == 0;
+    picture_.mse.push_back(static_cast<float>(error.mse));
+    picture_.sqnr_db.push_back(exact ? std::numeric_limits<float>::infinity()
+                                     : static_cast<float>(error.sqnr_db.value_or(0)));
+    picture_.max_abs.push_back(static_cast<float>(error.max_abs_error));
   }
-}
+
+  void finish() {
+    picture_.cells.assign(sums_.size(), 0);
+    for (size_t i = 0; i < sums_.size(); ++i) {
+      if (counts_[i]) picture_.cells[i] = static_cast<float>(sums_[i] / counts_[i]);
+      picture_.map_max = std::max(picture_.map_max, picture_.cells[i]);
+    }
+  }
+
+ private:
+  const Rows& rows_;
+  WeightPicture& picture_;
+  std::vector<double> sums_;
+  std::vector<uint32_t> counts_, cell_of_column_;
+};
 
 }  // namespace
 
 WeightPicture picture_of(const Param& before, const Param& after, const Weight& weight, const PictureSize& size) {
   const FloatView before_view(before.value), after_view(after.value);
   const Rows rows = rows_of(before.value.shape(), weight.channel_axis);
-  const RowView before_rows(before_view.values(), rows), after_rows(after_view.values(), rows);
 
   WeightPicture picture;
   const kernels::MinMax a = kernels::min_max(before_view.values()), b = kernels::min_max(after_view.values());
   picture.lo = std::min(a.min, b.min);
   picture.hi = std::max(a.max, b.max);
-  if (!(picture.lo < picture.hi)) {  // constant: one full bin in the middle
-    const float reach = picture.lo == 0 ? 1 : std::abs(picture.lo) / 2;
+  // The distance of the edges, and the bins divided by it, must be finite floats.
+  constexpr float kMost = FLT_MAX / 4, kLeast = 1e-30f;
+  picture.lo = std::clamp(picture.lo, -kMost, kMost);
+  picture.hi = std::clamp(picture.hi, -kMost, kMost);
+  if (picture.hi - picture.lo < kLeast) {  // constant: one full bin in the middle
+    const float reach = std::abs(picture.lo) < kLeast ? 1 : std::abs(picture.lo) / 2;
     picture.lo -= reach;
     picture.hi += reach;
   }
@@ -79,15 +102,20 @@ WeightPicture picture_of(const Param& before, const Param& after, const Weight& 
   kernels::histogram(before_view.values(), picture.lo, picture.hi, picture.before);
   kernels::histogram(after_view.values(), picture.lo, picture.hi, picture.after);
   picture.levels = levels_of(after, rows, size.channel, picture.lo, picture.hi);
-  draw_map(before_rows.all(), after_rows.all(), rows, size, picture);
-  for (size_t c = 0; c < rows.channels; ++c) {
-    const kernels::Difference difference = kernels::difference(before_rows.row(c), after_rows.row(c));
-    const WeightError error = error_from(difference);
-    picture.mse.push_back(static_cast<float>(error.mse));
-    const bool exact = difference.sum_squared_error == 0;
-    picture.sqnr_db.push_back(exact ? std::numeric_limits<float>::infinity() : static_cast<float>(error.sqnr_db.value_or(0)));
-    picture.max_abs.push_back(static_cast<float>(error.max_abs_error));
-  }
+  RowPictures row_pictures(rows, size, picture);
+  const size_t length = rows.length();
+  std::vector<float> after_rows(rows.outer == 1 ? 0 : rows_per_block(rows) * length);
+  for_each_row_block(before_view.values(), rows, [&](size_t first, size_t count, std::span<const float> block) {
+    std::span<const float> after_block = after_view.values();
+    if (rows.outer > 1) {
+      gather_rows(after_view.values(), rows, first, count, std::span(after_rows));
+      after_block = after_rows;
+    }
+    for (size_t c = 0; c < count; ++c) {
+      row_pictures.add_row(first + c, block.subspan(c * length, length), after_block.subspan(c * length, length));
+    }
+  });
+  row_pictures.finish();
   return picture;
 }
 

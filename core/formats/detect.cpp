@@ -21,7 +21,8 @@ void refuse_known_others(std::span<const std::byte> file, std::string_view name)
   };
   static constexpr Known kKnown[] = {
       {0, "GGUF", "a GGUF file"},
-      {0, "PK\x03\x04", "a zip archive (perhaps a PyTorch checkpoint or an .npz); export the model to ONNX or safetensors first"},
+      {0, "PK\x03\x04",
+       "a zip archive (perhaps a PyTorch checkpoint or an .npz); export the model to ONNX or safetensors first"},
       {0, "\x89HDF", "an HDF5 file (Keras?); convert it with tf2onnx first"},
       {4, "TFL3", "a TensorFlow Lite file; convert it with tf2onnx first"},
       {4, "ORTM", "an ORT-format model; the .onnx file that it was made from is what Nibble opens"},
@@ -34,7 +35,8 @@ void refuse_known_others(std::span<const std::byte> file, std::string_view name)
   };
   for (const Known& known : kKnown) {
     if (file.size() > known.at && starts_with(file.subspan(known.at), known.magic)) {
-      fail(ErrorCode::Unsupported, std::string(name), "this is " + std::string(known.what) + ". Nibble opens ONNX and safetensors");
+      fail(ErrorCode::Unsupported, std::string(name),
+           "this is " + std::string(known.what) + ". Nibble opens ONNX and safetensors");
     }
   }
 }
@@ -42,16 +44,21 @@ void refuse_known_others(std::span<const std::byte> file, std::string_view name)
 }  // namespace
 
 Model read_model(std::span<const std::byte> file, std::string_view name, const ExternalFiles& external) {
-  if (file.empty()) fail(ErrorCode::BadFile, std::string(name), "the file is empty");
-  refuse_known_others(file, name);
-  if (looks_like_safetensors(file)) return read_safetensors(file, name);
-  return read_onnx(file, name, external);
+  return read_model(FileBytes(file), name, external);
+}
+
+Model read_model(FileBytes file, std::string_view name, const ExternalFiles& external) {
+  if (file.span().empty()) fail(ErrorCode::BadFile, std::string(name), "the file is empty");
+  refuse_known_others(file.span(), name);
+  if (looks_like_safetensors(file.span())) return read_safetensors(std::move(file), name);
+  return read_onnx(std::move(file), name, external);
 }
 
 WritePlan plan_write(const Model& model, Format format) {
   if (format == Format::Onnx) {
     if (model.header->format != Format::Onnx) {
-      fail(ErrorCode::Unsupported, "format", "a safetensors file has no graph, so it cannot be written as ONNX; write safetensors");
+      fail(ErrorCode::Unsupported, "format",
+           "a safetensors file has no graph, so it cannot be written as ONNX; write safetensors");
     }
     return plan_onnx(model);
   }
@@ -66,7 +73,8 @@ WritePlan plan_write(const Model& model, Format format) {
     }
     plan.weights.push_back(std::move(storage));
   }
-  if (any_grid) plan.notes.push_back("safetensors stores the quantized values in their full type: the file does not get smaller");
+  if (any_grid)
+    plan.notes.push_back("safetensors stores the quantized values in their full type: the file does not get smaller");
   return plan;
 }
 

@@ -13,14 +13,16 @@
 namespace nibble {
 
 /// External data by file name (the last part of the path that the model gives).
-using ExternalFiles = std::map<std::string, std::span<const std::byte>, std::less<>>;
+using ExternalFiles = std::map<std::string, FileBytes, std::less<>>;
 
-/// Opens a file by its content. Everything kept is copied out of `file`. Throws Error{BadFile} naming the place, or
-/// Error{Unsupported} for other formats.
+/// Opens a file by its content. Large tensors point into `file`, which is rearranged for that (Tensor::borrow): nobody
+/// else may read it afterwards. Throws Error{BadFile} naming the place, or Error{Unsupported} for other formats.
+Model read_model(FileBytes file, std::string_view name, const ExternalFiles& external = {});
+/// The same from bytes that belong to somebody else, by a copy.
 Model read_model(std::span<const std::byte> file, std::string_view name, const ExternalFiles& external = {});
 
-/// Bytes to be written: pieces that exist, and pieces that are made when their turn comes, of known size. A whole export
-/// therefore never needs room for a second copy of the model.
+/// Bytes to be written: pieces that exist, and pieces that are made when their turn comes, of known size. A whole
+/// export therefore never needs room for a second copy of the model.
 class Rope {
  public:
   void append(std::string text);
@@ -46,16 +48,16 @@ class Rope {
 struct Storage {
   DType dtype = DType::Float32;  ///< of the codes, or of the values where not quantized
   bool quantized = false;
-  std::string note;              ///< why it is so, where that needs saying
-  size_t bytes = 0;              ///< of values, or of codes, scales and zero points
+  std::string note;  ///< why it is so, where that needs saying
+  size_t bytes = 0;  ///< of values, or of codes, scales and zero points
 };
 
 /// What writing will do: decided before a byte is made, and what the report shows.
 struct WritePlan {
   Format format = Format::Onnx;
-  int64_t opset = 0;                ///< of the written file; 0 for safetensors
-  std::vector<Storage> weights;     ///< one for each of model.weights
-  std::vector<std::string> notes;   ///< about the whole file
+  int64_t opset = 0;               ///< of the written file; 0 for safetensors
+  std::vector<Storage> weights;    ///< one for each of model.weights
+  std::vector<std::string> notes;  ///< about the whole file
 };
 WritePlan plan_write(const Model& model, Format format);
 
@@ -66,8 +68,8 @@ Rope write_model(const Model& model, const WritePlan& plan);
 
 // The formats themselves.
 bool looks_like_safetensors(std::span<const std::byte> file);
-Model read_onnx(std::span<const std::byte> file, std::string_view name, const ExternalFiles& external);
-Model read_safetensors(std::span<const std::byte> file, std::string_view name);
+Model read_onnx(FileBytes file, std::string_view name, const ExternalFiles& external);
+Model read_safetensors(FileBytes file, std::string_view name);
 WritePlan plan_onnx(const Model& model);
 Rope write_onnx(const Model& model, const WritePlan& plan);
 Rope write_safetensors(const Model& model);

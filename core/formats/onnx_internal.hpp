@@ -7,8 +7,8 @@
 
 namespace nibble::onnx {
 
-/// The model with its default operator set raised to `target`, its nodes rewritten where an operator's meaning or inputs
-/// have changed in between; or the reason why that cannot be done, naming the node. target is 13 or 21.
+/// The model with its default operator set raised to `target`, its nodes rewritten where an operator's meaning or
+/// inputs have changed in between; or the reason why that cannot be done, naming the node. target is 13 or 21.
 std::variant<Model, std::string> raise_opset(const Model& model, int64_t target);
 
 /// What stands in an exported file for one quantized weight: initializers and the nodes that turn them into the value

@@ -16,22 +16,162 @@ namespace {
 // said more exactly what was meant.
 const std::unordered_set<std::string_view>& steady_operators() {
   static const std::unordered_set<std::string_view> kSteady = {
-      "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "AveragePool", "Bernoulli",
-      "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "BlackmanWindow", "Cast", "CastLike", "Ceil", "Celu",
-      "CenterCropPad", "Col2Im", "Compress", "Concat", "ConcatFromSequence", "Constant", "ConstantOfShape", "Conv", "ConvInteger",
-      "ConvTranspose", "Cos", "Cosh", "CumSum", "DFT", "DepthToSpace", "DequantizeLinear", "Det", "Div", "DynamicQuantizeLinear",
-      "Einsum", "Elu", "Equal", "Erf", "Exp", "Expand", "EyeLike", "Flatten", "Floor", "GRU", "Gather", "GatherElements",
-      "GatherND", "Gelu", "Gemm", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "HammingWindow",
-      "HannWindow", "HardSigmoid", "HardSwish", "Identity", "If", "InstanceNormalization", "IsInf", "IsNaN", "LRN", "LSTM",
-      "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "Log", "Loop", "LpNormalization", "LpPool", "MatMul",
-      "MatMulInteger", "Max", "MaxPool", "MaxRoiPool", "MaxUnpool", "Mean", "MeanVarianceNormalization", "MelWeightMatrix", "Min",
-      "Mish", "Mod", "Mul", "Multinomial", "Neg", "NegativeLogLikelihoodLoss", "NonMaxSuppression", "NonZero", "Not", "OneHot",
-      "Optional", "OptionalGetElement", "OptionalHasElement", "Or", "PRelu", "Pow", "QLinearConv", "QLinearMatMul",
-      "QuantizeLinear", "RNN", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "Reciprocal",
-      "Relu", "Reshape", "ReverseSequence", "Round", "STFT", "ScatterElements", "ScatterND", "Selu", "SequenceAt",
-      "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength", "Shape", "Shrink", "Sigmoid",
-      "Sign", "Sin", "Sinh", "Size", "Softplus", "Softsign", "SpaceToDepth", "SplitToSequence", "Sqrt", "StringNormalizer", "Sub",
-      "Sum", "Tan", "Tanh", "TfIdfVectorizer", "ThresholdedRelu", "Tile", "Transpose", "Trilu", "Unique", "Where", "Xor",
+      "Abs",
+      "Acos",
+      "Acosh",
+      "Add",
+      "And",
+      "ArgMax",
+      "ArgMin",
+      "Asin",
+      "Asinh",
+      "Atan",
+      "Atanh",
+      "AveragePool",
+      "Bernoulli",
+      "BitShift",
+      "BitwiseAnd",
+      "BitwiseNot",
+      "BitwiseOr",
+      "BitwiseXor",
+      "BlackmanWindow",
+      "Cast",
+      "CastLike",
+      "Ceil",
+      "Celu",
+      "CenterCropPad",
+      "Col2Im",
+      "Compress",
+      "Concat",
+      "ConcatFromSequence",
+      "Constant",
+      "ConstantOfShape",
+      "Conv",
+      "ConvInteger",
+      "ConvTranspose",
+      "Cos",
+      "Cosh",
+      "CumSum",
+      "DFT",
+      "DepthToSpace",
+      "DequantizeLinear",
+      "Det",
+      "Div",
+      "DynamicQuantizeLinear",
+      "Einsum",
+      "Elu",
+      "Equal",
+      "Erf",
+      "Exp",
+      "Expand",
+      "EyeLike",
+      "Flatten",
+      "Floor",
+      "GRU",
+      "Gather",
+      "GatherElements",
+      "GatherND",
+      "Gelu",
+      "Gemm",
+      "GlobalAveragePool",
+      "GlobalLpPool",
+      "GlobalMaxPool",
+      "Greater",
+      "GreaterOrEqual",
+      "HammingWindow",
+      "HannWindow",
+      "HardSigmoid",
+      "HardSwish",
+      "Identity",
+      "If",
+      "InstanceNormalization",
+      "IsInf",
+      "IsNaN",
+      "LRN",
+      "LSTM",
+      "LayerNormalization",
+      "LeakyRelu",
+      "Less",
+      "LessOrEqual",
+      "Log",
+      "Loop",
+      "LpNormalization",
+      "LpPool",
+      "MatMul",
+      "MatMulInteger",
+      "Max",
+      "MaxPool",
+      "MaxRoiPool",
+      "MaxUnpool",
+      "Mean",
+      "MeanVarianceNormalization",
+      "MelWeightMatrix",
+      "Min",
+      "Mish",
+      "Mod",
+      "Mul",
+      "Multinomial",
+      "Neg",
+      "NegativeLogLikelihoodLoss",
+      "NonMaxSuppression",
+      "NonZero",
+      "Not",
+      "OneHot",
+      "Optional",
+      "OptionalGetElement",
+      "OptionalHasElement",
+      "Or",
+      "PRelu",
+      "Pow",
+      "QLinearConv",
+      "QLinearMatMul",
+      "QuantizeLinear",
+      "RNN",
+      "RandomNormal",
+      "RandomNormalLike",
+      "RandomUniform",
+      "RandomUniformLike",
+      "Range",
+      "Reciprocal",
+      "Relu",
+      "Reshape",
+      "ReverseSequence",
+      "Round",
+      "STFT",
+      "ScatterElements",
+      "ScatterND",
+      "Selu",
+      "SequenceAt",
+      "SequenceConstruct",
+      "SequenceEmpty",
+      "SequenceErase",
+      "SequenceInsert",
+      "SequenceLength",
+      "Shape",
+      "Shrink",
+      "Sigmoid",
+      "Sign",
+      "Sin",
+      "Sinh",
+      "Size",
+      "Softplus",
+      "Softsign",
+      "SpaceToDepth",
+      "SplitToSequence",
+      "Sqrt",
+      "StringNormalizer",
+      "Sub",
+      "Sum",
+      "Tan",
+      "Tanh",
+      "TfIdfVectorizer",
+      "ThresholdedRelu",
+      "Tile",
+      "Transpose",
+      "Trilu",
+      "Unique",
+      "Where",
+      "Xor",
   };
   return kSteady;
 }
@@ -45,6 +185,8 @@ class Raiser {
     for_each_graph(*model.graph, [&](const Graph& graph) {
       for (const Node& node : graph.nodes) {
         names_.insert(node.outputs.begin(), node.outputs.end());
+        // Among the inputs are sparse initializers, which are not looked into.
+        names_.insert(node.inputs.begin(), node.inputs.end());
         used_.insert(node.inputs.begin(), node.inputs.end());
       }
       for (const Value& value : graph.outputs) used_.insert(value.name);
@@ -61,7 +203,8 @@ class Raiser {
   std::variant<Model, std::string> raise() {
     constexpr int64_t kOldest = 7;  // before 7, broadcasting was another thing
     if (from_ < kOldest) return "operator set " + std::to_string(from_) + " is older than " + std::to_string(kOldest);
-    if (model_.header->functions) return std::string("the model has functions of its own, written for its present operator set");
+    if (model_.header->functions)
+      return std::string("the model has functions of its own, written for its present operator set");
     std::shared_ptr<Graph> graph = raised(*model_.graph);
     if (!reason_.empty()) return reason_;
     // Constants of subgraphs are put into the outermost graph too, where all can share them.
@@ -110,14 +253,17 @@ class Raiser {
 
   void apply_rules(Node& node) {
     const std::string op = node.op;
-    static constexpr std::array<std::string_view, 9> kReductions = {
-        "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSumSquare"};
+    static constexpr std::array<std::string_view, 9> kReductions = {"ReduceL1",        "ReduceL2",   "ReduceLogSum",
+                                                                    "ReduceLogSumExp", "ReduceMax",  "ReduceMean",
+                                                                    "ReduceMin",       "ReduceProd", "ReduceSumSquare"};
     if (op == "BatchNormalization") {
       if (crosses(9)) {
-        if (int_attribute(node, "spatial", 1) != 1) return refuse(node, "normalises each position by itself (spatial = 0), which later versions cannot");
+        if (int_attribute(node, "spatial", 1) != 1)
+          return refuse(node, "normalises each position by itself (spatial = 0), which later versions cannot");
         drop(node, "spatial");
       }
-      if (crosses(14) && outputs_used(node) > 1) return refuse(node, "gives training statistics, whose form changed in version 14");
+      if (crosses(14) && outputs_used(node) > 1)
+        return refuse(node, "gives training statistics, whose form changed in version 14");
     } else if (op == "Dropout") {
       if (crosses(10) && outputs_used(node) > 1) {
         if (used_.count(node.outputs[1])) return refuse(node, "gives its mask, whose type changed in version 10");
@@ -142,7 +288,8 @@ class Raiser {
       }
     } else if (op == "Split") {
       if (crosses(13)) ints_to_input(node, "split");
-      if (crosses(18) && node.inputs.size() < 2) node.attributes.push_back({"num_outputs", static_cast<int64_t>(node.outputs.size()), ""});
+      if (crosses(18) && (node.inputs.size() < 2 || node.inputs[1].empty()))
+        node.attributes.push_back({"num_outputs", static_cast<int64_t>(node.outputs.size()), ""});
     } else if (op == "Squeeze" || op == "Unsqueeze" || op == "ReduceSum") {
       if (crosses(13)) ints_to_input(node, "axes");
     } else if (std::find(kReductions.begin(), kReductions.end(), op) != kReductions.end()) {
@@ -180,7 +327,8 @@ class Raiser {
   }
 
   static size_t outputs_used(const Node& node) {
-    return static_cast<size_t>(std::count_if(node.outputs.begin(), node.outputs.end(), [](const std::string& name) { return !name.empty(); }));
+    return static_cast<size_t>(
+        std::count_if(node.outputs.begin(), node.outputs.end(), [](const std::string& name) { return !name.empty(); }));
   }
 
   static void drop(Node& node, std::string_view name) {
@@ -257,16 +405,18 @@ class Raiser {
     node.inputs.push_back(constant("value", *value));
   }
 
-  // Before 13 the operator flattened its input to two dimensions at `axis` (1 where not given) and worked on the second.
-  // On the last axis that is the same; elsewhere the flattening is written out, as ONNX's own converter does.
+  // Before 13 the operator flattened its input to two dimensions at `axis` (1 where not given) and worked on the
+  // second. On the last axis that is the same; elsewhere the flattening is written out, as ONNX's own converter does.
   void softmax_over_flattened(Node& node) {
     const int64_t axis = int_attribute(node, "axis", 1);
     drop(node, "axis");
     node.attributes.push_back({"axis", int64_t{-1}, ""});
     const auto rank = node.outputs.empty() ? ranks_.end() : ranks_.find(node.outputs[0]);
     if (axis == -1 || (rank != ranks_.end() && axis == static_cast<int64_t>(rank->second) - 1)) return;
-    const std::string input = node.inputs.at(0), output = node.outputs.at(0);
-    const std::string shape = unused(output + "_shape"), flat = unused(output + "_flat"), result = unused(output + "_soft");
+    if (node.inputs.empty() || node.outputs.empty()) return refuse(node, "has no input or no output");
+    const std::string input = node.inputs[0], output = node.outputs[0];
+    const std::string shape = unused(output + "_shape"), flat = unused(output + "_flat"),
+                      result = unused(output + "_soft");
     before_.push_back({"", "Shape", "", {input}, {shape}, {}, ""});
     before_.push_back({"", "Flatten", "", {input}, {flat}, {{"axis", axis, ""}}, ""});
     node.inputs[0] = flat;
@@ -287,7 +437,8 @@ class Raiser {
     if (crosses(11)) resize_with_explicit_mode(node);
   }
 
-  // Version 10 scaled coordinates plainly and rounded them down; 11 made both a choice and put `roi` between the inputs.
+  // Version 10 scaled coordinates plainly and rounded them down; 11 made both a choice and put `roi` between the
+  // inputs.
   static void resize_with_explicit_mode(Node& node) {
     if (node.inputs.size() == 2) node.inputs.insert(node.inputs.begin() + 1, "");
     node.attributes.push_back({"coordinate_transformation_mode", std::string("asymmetric"), ""});
@@ -303,11 +454,13 @@ class Raiser {
   std::vector<Param> added_params_;
   std::vector<Initializer> added_initializers_;
   std::unordered_map<std::string, std::string> constants_;  // content to name
-  std::vector<Node> before_, after_;  // nodes that the node being rewritten brings along
+  std::vector<Node> before_, after_;                        // nodes that the node being rewritten brings along
 };
 
 }  // namespace
 
-std::variant<Model, std::string> raise_opset(const Model& model, int64_t target) { return Raiser(model, target).raise(); }
+std::variant<Model, std::string> raise_opset(const Model& model, int64_t target) {
+  return Raiser(model, target).raise();
+}
 
 }  // namespace nibble::onnx

@@ -14,10 +14,10 @@ namespace {
 /// several axes of the weight (a convolution's inputs and positions) need the codes as [channels, inputs], with a
 /// Reshape and sometimes a Transpose behind them.
 struct Layout {
-  Shape shape;                     ///< of the codes
-  bool rows = false;               ///< codes are in row order, [channels, inputs], not in the weight's own
-  int64_t axis = 0;                ///< of the scales (per channel), or of the blocks
-  bool reshape = false;            ///< behind the DequantizeLinear
+  Shape shape;           ///< of the codes
+  bool rows = false;     ///< codes are in row order, [channels, inputs], not in the weight's own
+  int64_t axis = 0;      ///< of the scales (per channel), or of the blocks
+  bool reshape = false;  ///< behind the DequantizeLinear
   std::vector<int64_t> reshape_to;
   std::vector<int64_t> transpose;  ///< behind the Reshape; empty: none
   bool scales_transposed = false;  ///< scales are [groups, channels] in the file
@@ -57,23 +57,26 @@ Layout layout_of(const Param& param, const Weight& weight, const Rows& rows) {
   return layout;
 }
 
+/// Codes of rows first to first + count, given and written in row order.
 template <class Code>
-void codes_of_rows(const Param& param, const Rows& rows, std::span<const float> values, std::span<Code> out) {
+void codes_of_rows(const Param& param, const Rows& rows, size_t first_row, size_t count, std::span<const float> values,
+                   std::span<Code> out) {
   const QuantParams& grid = *param.grid;
   const size_t length = rows.length();
   const size_t group = grid.scheme.granularity == Granularity::Group ? grid.scheme.group_size : length;
   const size_t groups = length ? groups_of(length, group) : 0;
   std::vector<float> check(std::min(group, length));
-  for (size_t row = 0; row < rows.channels; ++row) {
+  for (size_t row = 0; row < count; ++row) {
     for (size_t g = 0; g < groups; ++g) {
-      const size_t index = grid.scale.size() == 1 ? 0 : row * groups + g;
-      const size_t first = row * length + g * group, count = std::min(group, length - g * group);
-      const kernels::Grid affine{grid.scale[index], 1.0f / grid.scale[index], grid.zero_point[index], lowest_code(grid.scheme), highest_code(grid.scheme)};
-      const auto part = values.subspan(first, count);
-      const auto codes = out.subspan(first, count);
+      const size_t index = grid.scale.size() == 1 ? 0 : (first_row + row) * groups + g;
+      const size_t first = row * length + g * group, size = std::min(group, length - g * group);
+      const kernels::Grid affine{grid.scale[index], 1.0f / grid.scale[index], grid.zero_point[index],
+                                 lowest_code(grid.scheme), highest_code(grid.scheme)};
+      const auto part = values.subspan(first, size);
+      const auto codes = out.subspan(first, size);
       kernels::quantize(part, affine, codes);
       // The grid is a promise about the values; a file whose codes mean something else must never be written.
-      const std::span<float> meant = std::span(check).first(count);
+      const std::span<float> meant = std::span(check).first(size);
       kernels::dequantize(std::span<const Code>(codes), affine, meant);
       round_through(param.value.dtype(), meant);
       if (!std::equal(meant.begin(), meant.end(), part.begin())) {
@@ -86,24 +89,21 @@ void codes_of_rows(const Param& param, const Rows& rows, std::span<const float> 
 template <class Code>
 Tensor make_codes(const Param& param, const Rows& rows, const Layout& layout, DType codes) {
   const FloatView values(param.value);
-  const RowView view(values.values(), rows);
-  Tensor in_rows = Tensor::allocate(sizeof(Code) == 2 ? DType::Int16 : DType::Int8, {values.values().size()});
-  const std::span<Code> out = in_rows.write<Code>();
-  codes_of_rows<Code>(param, rows, view.all(), out);
-  if (rows.outer > 1 && !layout.rows) {
-    Tensor in_place = Tensor::allocate(in_rows.dtype(), in_rows.shape());
-    const std::span<Code> target = in_place.write<Code>();
-    for (size_t c = 0; c < rows.channels; ++c) {
-      for (size_t o = 0; o < rows.outer; ++o) {
-        const auto block = out.subspan((c * rows.outer + o) * rows.inner, rows.inner);
-        std::copy(block.begin(), block.end(), target.begin() + static_cast<ptrdiff_t>((o * rows.channels + c) * rows.inner));
-      }
-    }
-    in_rows = std::move(in_place);
-  }
-  if (bits_of(codes) != 4) return Tensor::copy_of(codes, layout.shape, in_rows.bytes());
+  const bool pack = bits_of(codes) == 4;
+  Tensor unpacked =
+      pack ? Tensor::allocate(DType::Int8, {values.values().size()}) : Tensor::allocate(codes, layout.shape);
+  const std::span<Code> out = unpacked.write<Code>();
+  const bool in_row_order = rows.outer == 1 || layout.rows;
+  std::vector<Code> scattered(in_row_order ? 0 : rows_per_block(rows) * rows.length());
+  for_each_row_block(values.values(), rows, [&](size_t first, size_t count, std::span<const float> block) {
+    const std::span<Code> target =
+        in_row_order ? out.subspan(first * rows.length(), block.size()) : std::span(scattered).first(block.size());
+    codes_of_rows<Code>(param, rows, first, count, block, target);
+    if (!in_row_order) scatter_rows(std::span<const Code>(target), rows, first, count, out);
+  });
+  if (!pack) return unpacked;
   Tensor packed = Tensor::allocate(codes, layout.shape);
-  kernels::pack_bits(in_rows.data<uint8_t>(), 4, packed.write<uint8_t>());
+  kernels::pack_bits(unpacked.data<uint8_t>(), 4, packed.write<uint8_t>());
   return packed;
 }
 
@@ -165,10 +165,12 @@ Qdq build_qdq(const Param& param, const Weight& weight, const std::string& name,
   node.name = unused(name + "_dequantize");
   qdq.initializers.push_back({node.inputs[0], codes, layout.shape, [param, rows, layout, codes] {
                                 if (bits_of(codes) == 16) {
-                                  return codes == DType::Int16 ? make_codes<int16_t>(param, rows, layout, codes) : make_codes<uint16_t>(param, rows, layout, codes);
+                                  return codes == DType::Int16 ? make_codes<int16_t>(param, rows, layout, codes)
+                                                               : make_codes<uint16_t>(param, rows, layout, codes);
                                 }
                                 const bool is_signed = codes == DType::Int8 || codes == DType::Int4;
-                                return is_signed ? make_codes<int8_t>(param, rows, layout, codes) : make_codes<uint8_t>(param, rows, layout, codes);
+                                return is_signed ? make_codes<int8_t>(param, rows, layout, codes)
+                                                 : make_codes<uint8_t>(param, rows, layout, codes);
                               }});
   const size_t scales = scale.size();
   qdq.initializers.push_back({node.inputs[1], DType::Float32, scale_shape, [scale = std::move(scale), scale_shape] {
@@ -177,9 +179,10 @@ Qdq build_qdq(const Param& param, const Weight& weight, const std::string& name,
   qdq.payload_bytes = bytes_for(codes, param.value.elements()) + scales * sizeof(float);
   if (!grid.scheme.symmetric) {
     node.inputs.push_back(unused(name + "_zero_point"));
-    qdq.initializers.push_back({node.inputs[2], codes, scale_shape, [zero_point = std::move(zero_point), scale_shape, codes] {
-                                  return integers(codes, scale_shape, zero_point);
-                                }});
+    qdq.initializers.push_back(
+        {node.inputs[2], codes, scale_shape, [zero_point = std::move(zero_point), scale_shape, codes] {
+           return integers(codes, scale_shape, zero_point);
+         }});
     qdq.payload_bytes += bytes_for(codes, scales);
   }
   if (!one_scale) node.attributes.push_back({"axis", layout.axis, ""});
@@ -191,7 +194,9 @@ Qdq build_qdq(const Param& param, const Weight& weight, const std::string& name,
   if (layout.reshape) {
     const std::string shape = unused(name + "_shape");
     const std::vector<int64_t> extents = layout.reshape_to;
-    qdq.initializers.push_back({shape, DType::Int64, {extents.size()}, [extents] { return Tensor::from<int64_t>(DType::Int64, {extents.size()}, extents); }});
+    qdq.initializers.push_back({shape, DType::Int64, {extents.size()}, [extents] {
+                                  return Tensor::from<int64_t>(DType::Int64, {extents.size()}, extents);
+                                }});
     behind.push_back({unused(name + "_reshape"), "Reshape", "", {"", shape}, {}, {}, ""});
   }
   if (!layout.transpose.empty()) {
@@ -200,7 +205,8 @@ Qdq build_qdq(const Param& param, const Weight& weight, const std::string& name,
   // DequantizeLinear gives float32 (other scale types came late and round on the way); the weight's own type is one
   // exact rounding behind it.
   if (param.value.dtype() != DType::Float32) {
-    behind.push_back({unused(name + "_cast"), "Cast", "", {""}, {}, {{"to", int64_t{code_of(param.value.dtype())}, ""}}, ""});
+    behind.push_back(
+        {unused(name + "_cast"), "Cast", "", {""}, {}, {{"to", int64_t{code_of(param.value.dtype())}, ""}}, ""});
   }
   qdq.nodes.push_back(std::move(node));
   for (Node& next : behind) {

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <protozero/pbf_builder.hpp>
 #include <protozero/pbf_reader.hpp>
+#include <type_traits>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -22,12 +23,14 @@ using protozero::pbf_wire_type;
 // Subgraphs in subgraphs. ONNX Runtime's own test has 30; the stack of a WebAssembly module bears several hundred.
 constexpr int kDeepestNesting = 100;
 
-[[noreturn]] void bad(const std::string& where, const std::string& message) { fail(ErrorCode::BadFile, where, message); }
+[[noreturn]] void bad(const std::string& where, const std::string& message) {
+  fail(ErrorCode::BadFile, where, message);
+}
 
 std::string text_of(const protozero::data_view& view) { return {view.data(), view.size()}; }
 
-/// Walks the fields of one message. `handle(field, reader)` returns true where it has read the field; any other field is
-/// skipped and its encoded bytes are appended to `extra`.
+/// Walks the fields of one message. `handle(field, reader)` returns true where it has read the field; any other field
+/// is skipped and its encoded bytes are appended to `extra`.
 template <class Field, class Handle>
 void read_fields(const protozero::data_view& message, std::string& extra, const Handle& handle) {
   pbf_reader reader(message);
@@ -45,8 +48,9 @@ void read_fields(const protozero::data_view& message, std::string& extra, const 
 
 void want(pbf_wire_type expected, const pbf_reader& reader, const std::string& where) {
   if (reader.wire_type() != expected) {
-    bad(where, "field " + std::to_string(reader.tag()) + " has wire type " + std::to_string(static_cast<int>(reader.wire_type())) +
-                   " where onnx.proto has " + std::to_string(static_cast<int>(expected)));
+    bad(where, "field " + std::to_string(reader.tag()) + " has wire type " +
+                   std::to_string(static_cast<int>(reader.wire_type())) + " where onnx.proto has " +
+                   std::to_string(static_cast<int>(expected)));
   }
 }
 
@@ -64,19 +68,24 @@ int64_t int_field(pbf_reader& reader, const std::string& where) {
 
 /// A repeated scalar, packed or not: appends to `out`. Get is a member of pbf_reader for one element, Packed for many.
 template <class T, class Get, class Packed>
-void repeated(pbf_reader& reader, std::vector<T>& out, Get get, Packed packed) {
+void repeated(pbf_reader& reader, std::vector<T>& out, const std::string& where, Get get, Packed packed) {
   if (reader.wire_type() == pbf_wire_type::length_delimited) {
     for (const auto value : (reader.*packed)()) out.push_back(static_cast<T>(value));
   } else {
+    constexpr pbf_wire_type kOne = std::is_same_v<T, float>    ? pbf_wire_type::fixed32
+                                   : std::is_same_v<T, double> ? pbf_wire_type::fixed64
+                                                               : pbf_wire_type::varint;
+    want(kOne, reader, where);
     out.push_back(static_cast<T>((reader.*get)()));
   }
 }
 
 class Reader {
  public:
-  explicit Reader(const ExternalFiles& external) : external_(external) {}
+  Reader(FileBytes file, const ExternalFiles& external) : file_(std::move(file)), external_(external) {}
 
-  Model read(std::span<const std::byte> file, std::string_view name) {
+  Model read(std::string_view name) {
+    const std::span<const std::byte> file = file_.span();
     auto header = std::make_shared<Header>();
     header->format = Format::Onnx;
     header->name = name;
@@ -87,7 +96,9 @@ class Reader {
     read_fields<ModelField>(message, header->extra, [&](ModelField field, pbf_reader& reader) {
       switch (field) {
         case ModelField::IrVersion: header->ir_version = int_field(reader, "ir_version"); return true;
-        case ModelField::OpsetImport: header->opsets.push_back(read_opset(bytes_field(reader, "opset_import"))); return true;
+        case ModelField::OpsetImport:
+          header->opsets.push_back(read_opset(bytes_field(reader, "opset_import")));
+          return true;
         case ModelField::Graph: graphs.push_back(bytes_field(reader, "graph")); return true;
         // Looked at, and left among the fields that are carried through.
         case ModelField::ProducerName: header->producer = peek_text(reader); return false;
@@ -97,7 +108,9 @@ class Reader {
       return false;
     });
     if (graphs.size() != 1) {
-      bad(std::string(name), graphs.empty() ? "this is not an ONNX model: it holds no graph" : "the model holds " + std::to_string(graphs.size()) + " graphs, expected one");
+      bad(std::string(name), graphs.empty()
+                                 ? "this is not an ONNX model: it holds no graph"
+                                 : "the model holds " + std::to_string(graphs.size()) + " graphs, expected one");
     }
     if (!header->producer.empty() && !producer_version.empty()) header->producer += " " + producer_version;
     model_.graph = read_graph(graphs[0], "", 0);
@@ -134,7 +147,9 @@ class Reader {
     read_fields<GraphField>(message, graph->extra, [&](GraphField field, pbf_reader& reader) {
       switch (field) {
         case GraphField::Name: graph->name = string_field(reader, where); return true;
-        case GraphField::Node: graph->nodes.push_back(read_node(bytes_field(reader, where), path, graph->nodes.size(), depth)); return true;
+        case GraphField::Node:
+          graph->nodes.push_back(read_node(bytes_field(reader, where), path, graph->nodes.size(), depth));
+          return true;
         case GraphField::Initializer: {
           Initializer initializer;
           const protozero::data_view tensor = bytes_field(reader, where);
@@ -164,9 +179,10 @@ class Reader {
         case NodeField::Name: node.name = string_field(reader, place); return true;
         case NodeField::OpType: node.op = string_field(reader, place); return true;
         case NodeField::Domain: node.domain = string_field(reader, place); return true;
-        case NodeField::Attribute: return false;
+        case NodeField::Attribute: break;
       }
-      return false;
+      reader.skip();  // not kept here: attributes can hold whole subgraphs
+      return true;
     });
     if (node.domain == "ai.onnx") node.domain.clear();
     const std::string label = node.name.empty() ? (node.outputs.empty() ? node.op : node.outputs[0]) : node.name;
@@ -208,19 +224,34 @@ class Reader {
           number = reader.get_float();
           seen = AttributeType::Float;
           return true;
-        case AttributeField::I: integer = int_field(reader, where); seen = AttributeType::Int; return true;
-        case AttributeField::S: text = string_field(reader, where); seen = AttributeType::String; return true;
-        case AttributeField::T: tensor = bytes_field(reader, where); seen = AttributeType::Tensor; return true;
-        case AttributeField::G: graph = bytes_field(reader, where); seen = AttributeType::Graph; return true;
+        case AttributeField::I:
+          integer = int_field(reader, where);
+          seen = AttributeType::Int;
+          return true;
+        case AttributeField::S:
+          text = string_field(reader, where);
+          seen = AttributeType::String;
+          return true;
+        case AttributeField::T:
+          tensor = bytes_field(reader, where);
+          seen = AttributeType::Tensor;
+          return true;
+        case AttributeField::G:
+          graph = bytes_field(reader, where);
+          seen = AttributeType::Graph;
+          return true;
         case AttributeField::Floats:
-          repeated(reader, floats, &pbf_reader::get_float, &pbf_reader::get_packed_float);
+          repeated(reader, floats, where, &pbf_reader::get_float, &pbf_reader::get_packed_float);
           seen = AttributeType::Floats;
           return true;
         case AttributeField::Ints:
-          repeated(reader, ints, &pbf_reader::get_int64, &pbf_reader::get_packed_int64);
+          repeated(reader, ints, where, &pbf_reader::get_int64, &pbf_reader::get_packed_int64);
           seen = AttributeType::Ints;
           return true;
-        case AttributeField::Strings: strings.push_back(string_field(reader, where)); seen = AttributeType::Strings; return true;
+        case AttributeField::Strings:
+          strings.push_back(string_field(reader, where));
+          seen = AttributeType::Strings;
+          return true;
       }
       return false;
     });
@@ -238,7 +269,8 @@ class Reader {
         const bool constant = node.op == "Constant" && !node.outputs.empty();
         std::string own_name;
         ParamRef held;
-        held.param = read_tensor(*tensor, path, constant ? node.outputs[0] : label + "." + attribute.name, own_name, held.extra);
+        held.param =
+            read_tensor(*tensor, path, constant ? node.outputs[0] : label + "." + attribute.name, own_name, held.extra);
         if (!own_name.empty()) {
           protozero::pbf_builder<TensorField>(held.extra).add_string(TensorField::Name, own_name);
         }
@@ -253,7 +285,8 @@ class Reader {
       default:
         // Lists of tensors or graphs, sparse tensors, types: all in `extra`; their type code joins them.
         if (type != AttributeType::Undefined) {
-          protozero::pbf_builder<AttributeField>(attribute.extra).add_int32(AttributeField::Type, static_cast<int32_t>(type));
+          protozero::pbf_builder<AttributeField>(attribute.extra)
+              .add_int32(AttributeField::Type, static_cast<int32_t>(type));
         }
     }
     return attribute;
@@ -267,15 +300,25 @@ class Reader {
     read_fields<TensorField>(message, extra, [&](TensorField field, pbf_reader& reader) {
       const std::string where = path + (given_name.empty() ? "initializer" : given_name);
       switch (field) {
-        case TensorField::Dims: repeated(reader, raw.dims, &pbf_reader::get_int64, &pbf_reader::get_packed_int64); return true;
+        case TensorField::Dims:
+          repeated(reader, raw.dims, where, &pbf_reader::get_int64, &pbf_reader::get_packed_int64);
+          return true;
         case TensorField::DataType: raw.type = int_field(reader, where); return true;
         case TensorField::Name: own_name = string_field(reader, where); return true;
         case TensorField::RawData: raw.bytes = bytes_field(reader, where); return true;
-        case TensorField::FloatData: repeated(reader, raw.floats, &pbf_reader::get_float, &pbf_reader::get_packed_float); return true;
-        case TensorField::DoubleData: repeated(reader, raw.doubles, &pbf_reader::get_double, &pbf_reader::get_packed_double); return true;
-        case TensorField::Int32Data: repeated(reader, raw.int32s, &pbf_reader::get_int32, &pbf_reader::get_packed_int32); return true;
-        case TensorField::Int64Data: repeated(reader, raw.int64s, &pbf_reader::get_int64, &pbf_reader::get_packed_int64); return true;
-        case TensorField::Uint64Data: repeated(reader, raw.uint64s, &pbf_reader::get_uint64, &pbf_reader::get_packed_uint64); return true;
+        case TensorField::FloatData: read_floats(reader, raw, where); return true;
+        case TensorField::DoubleData:
+          repeated(reader, raw.doubles, where, &pbf_reader::get_double, &pbf_reader::get_packed_double);
+          return true;
+        case TensorField::Int32Data:
+          repeated(reader, raw.int32s, where, &pbf_reader::get_int32, &pbf_reader::get_packed_int32);
+          return true;
+        case TensorField::Int64Data:
+          repeated(reader, raw.int64s, where, &pbf_reader::get_int64, &pbf_reader::get_packed_int64);
+          return true;
+        case TensorField::Uint64Data:
+          repeated(reader, raw.uint64s, where, &pbf_reader::get_uint64, &pbf_reader::get_packed_uint64);
+          return true;
         case TensorField::StringData: ++raw.strings; return false;
         case TensorField::DataLocation: raw.location = int_field(reader, where); return true;
         case TensorField::ExternalData: raw.external.push_back(read_entry(bytes_field(reader, where))); return true;
@@ -290,7 +333,7 @@ class Reader {
   struct RawTensor {
     std::vector<int64_t> dims;
     int64_t type = 0, location = 0;
-    std::optional<protozero::data_view> bytes;
+    std::optional<protozero::data_view> bytes, packed_floats;
     std::vector<float> floats;
     std::vector<double> doubles;
     std::vector<int32_t> int32s;
@@ -299,6 +342,31 @@ class Reader {
     size_t strings = 0;
     std::vector<std::pair<std::string, std::string>> external;
   };
+
+  /// float_data. A packed field is little-endian floats one after the other, which is what raw_data is: where it is the
+  /// only one, it is left where it lies.
+  static void read_floats(pbf_reader& reader, RawTensor& raw, const std::string& where) {
+    const bool packed = reader.wire_type() == pbf_wire_type::length_delimited;
+    if (packed && raw.floats.empty() && !raw.packed_floats) {
+      raw.packed_floats = reader.get_view();
+      return;
+    }
+    if (raw.packed_floats) append_floats(*raw.packed_floats, raw.floats, where);
+    raw.packed_floats.reset();
+    if (packed) {
+      append_floats(reader.get_view(), raw.floats, where);
+    } else {
+      want(pbf_wire_type::fixed32, reader, where);
+      raw.floats.push_back(reader.get_float());
+    }
+  }
+
+  static void append_floats(const protozero::data_view& view, std::vector<float>& out, const std::string& where) {
+    if (view.size() % sizeof(float)) bad(where, "float_data of " + std::to_string(view.size()) + " bytes");
+    const size_t old = out.size();
+    out.resize(old + view.size() / sizeof(float));
+    if (view.size()) std::memcpy(out.data() + old, view.data(), view.size());
+  }
 
   std::string unique_name(const std::string& name, const std::string& path) {
     // Sibling subgraphs may use the same names; the path tells them apart, and where that fails a number.
@@ -316,41 +384,56 @@ class Reader {
     if (!dtype || raw.type < 0 || raw.type > INT32_MAX) bad(name, "unknown tensor type " + std::to_string(raw.type));
     Shape shape;
     for (int64_t extent : raw.dims) {
-      if (extent < 0 || static_cast<uint64_t>(extent) > SIZE_MAX) bad(name, "extent " + std::to_string(extent) + " of the shape is not possible");
+      if (extent < 0 || static_cast<uint64_t>(extent) > SIZE_MAX)
+        bad(name, "extent " + std::to_string(extent) + " of the shape is not possible");
       shape.push_back(static_cast<size_t>(extent));
     }
     const size_t elements = elements_of(shape, name);
     if (*dtype == DType::String) {
-      if (raw.strings != elements) bad(name, "shape " + to_string(shape) + " needs " + std::to_string(elements) + " texts, got " + std::to_string(raw.strings));
+      if (raw.strings != elements)
+        bad(name, "shape " + to_string(shape) + " needs " + std::to_string(elements) + " texts, got " +
+                      std::to_string(raw.strings));
       return Tensor::allocate(*dtype, shape);
     }
     constexpr int64_t kExternal = 1;
-    if (raw.location == kExternal) return check_size(*dtype, shape, external_bytes(raw, bytes_for(*dtype, elements), name), name);
-    if (raw.bytes) return check_size(*dtype, shape, std::as_bytes(std::span(raw.bytes->data(), raw.bytes->size())), name);
+    if (raw.location == kExternal) return from_external(raw, *dtype, shape, name);
+    if (raw.bytes) return borrowed(*dtype, shape, *raw.bytes, name);
     return from_typed_fields(raw, *dtype, shape, name);
   }
 
-  static Tensor check_size(DType dtype, const Shape& shape, std::span<const std::byte> bytes, const std::string& name) {
+  static void check_size(DType dtype, const Shape& shape, size_t bytes, const std::string& name) {
     const size_t need = bytes_for(dtype, elements_of(shape, name));
-    if (bytes.size() != need) {
-      bad(name, "shape " + to_string(shape) + " of " + std::string(to_string(dtype)) + " needs " + std::to_string(need) +
-                    " bytes, the file has " + std::to_string(bytes.size()));
+    if (bytes != need) {
+      bad(name, "shape " + to_string(shape) + " of " + std::string(to_string(dtype)) + " needs " +
+                    std::to_string(need) + " bytes, the file has " + std::to_string(bytes));
     }
+  }
+
+  Tensor borrowed(DType dtype, const Shape& shape, const protozero::data_view& view, const std::string& name) const {
+    check_size(dtype, shape, view.size(), name);
+    // The key and the length before a field of a kilobyte and more are three bytes, and have been read.
+    return Tensor::borrow(dtype, shape, file_, std::as_bytes(std::span(view.data(), view.size())), 3);
+  }
+
+  static Tensor copied(DType dtype, const Shape& shape, std::span<const std::byte> bytes, const std::string& name) {
+    check_size(dtype, shape, bytes.size(), name);
     return Tensor::copy_of(dtype, shape, bytes);
   }
 
   // onnx.proto, TensorProto: which typed field holds which type. Small types lie one to an int32, 4-bit and 2-bit types
   // one packed byte to an int32.
-  static Tensor from_typed_fields(const RawTensor& raw, DType dtype, const Shape& shape, const std::string& name) {
+  Tensor from_typed_fields(const RawTensor& raw, DType dtype, const Shape& shape, const std::string& name) const {
     std::vector<std::byte> bytes;
     switch (dtype) {
       case DType::Float32:
-      case DType::Complex64: return check_size(dtype, shape, std::as_bytes(std::span(raw.floats)), name);
+      case DType::Complex64:
+        if (raw.packed_floats) return borrowed(dtype, shape, *raw.packed_floats, name);
+        return copied(dtype, shape, std::as_bytes(std::span(raw.floats)), name);
       case DType::Float64:
-      case DType::Complex128: return check_size(dtype, shape, std::as_bytes(std::span(raw.doubles)), name);
-      case DType::Int64: return check_size(dtype, shape, std::as_bytes(std::span(raw.int64s)), name);
-      case DType::UInt64: return check_size(dtype, shape, std::as_bytes(std::span(raw.uint64s)), name);
-      case DType::Int32: return check_size(dtype, shape, std::as_bytes(std::span(raw.int32s)), name);
+      case DType::Complex128: return copied(dtype, shape, std::as_bytes(std::span(raw.doubles)), name);
+      case DType::Int64: return copied(dtype, shape, std::as_bytes(std::span(raw.int64s)), name);
+      case DType::UInt64: return copied(dtype, shape, std::as_bytes(std::span(raw.uint64s)), name);
+      case DType::Int32: return copied(dtype, shape, std::as_bytes(std::span(raw.int32s)), name);
       case DType::UInt32: append_low_bytes(raw.uint64s, 4, bytes); break;
       case DType::Int16:
       case DType::UInt16:
@@ -358,18 +441,19 @@ class Reader {
       case DType::BFloat16: append_low_bytes(raw.int32s, 2, bytes); break;
       default: append_low_bytes(raw.int32s, 1, bytes);
     }
-    return check_size(dtype, shape, bytes, name);
+    return copied(dtype, shape, bytes, name);
   }
 
   template <class T>
   static void append_low_bytes(const std::vector<T>& values, size_t count, std::vector<std::byte>& out) {
     out.reserve(values.size() * count);
     for (const T value : values) {
-      for (size_t i = 0; i < count; ++i) out.push_back(static_cast<std::byte>(static_cast<uint64_t>(value) >> (8 * i) & 0xff));
+      for (size_t i = 0; i < count; ++i)
+        out.push_back(static_cast<std::byte>(static_cast<uint64_t>(value) >> (8 * i) & 0xff));
     }
   }
 
-  std::span<const std::byte> external_bytes(const RawTensor& raw, size_t need, const std::string& name) {
+  Tensor from_external(const RawTensor& raw, DType dtype, const Shape& shape, const std::string& name) {
     std::string location;
     uint64_t offset = 0;
     std::optional<uint64_t> length;
@@ -384,18 +468,21 @@ class Reader {
     if (found == external_.end()) {
       bad(name, "its external data file \"" + file + "\" is missing; open it together with the model");
     }
-    const std::span<const std::byte> all = found->second;
-    const uint64_t size = length.value_or(need);
+    const std::span<const std::byte> all = found->second.span();
+    const uint64_t size = length.value_or(bytes_for(dtype, elements_of(shape, name)));
     if (offset > all.size() || size > all.size() - offset) {
-      bad(name, "its external data, bytes " + std::to_string(offset) + " to " + std::to_string(offset + size) + " of \"" + file +
-                    "\", lies outside of that file of " + std::to_string(all.size()) + " bytes");
+      bad(name, "its external data, bytes " + std::to_string(offset) + " to " + std::to_string(offset + size) +
+                    " of \"" + file + "\", lies outside of that file of " + std::to_string(all.size()) + " bytes");
     }
     external_bytes_ += static_cast<size_t>(size);
-    return all.subspan(static_cast<size_t>(offset), static_cast<size_t>(size));
+    check_size(dtype, shape, static_cast<size_t>(size), name);
+    return Tensor::borrow(dtype, shape, found->second,
+                          all.subspan(static_cast<size_t>(offset), static_cast<size_t>(size)), 0);
   }
 
   static uint64_t natural(const std::string& text, const std::string& where) {
-    if (text.empty() || text.size() > 18 || !std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; })) {
+    if (text.empty() || text.size() > 18 ||
+        !std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; })) {
       bad(where, "expected a whole number, got \"" + text.substr(0, 40) + "\"");
     }
     return std::stoull(text);
@@ -430,13 +517,18 @@ class Reader {
     if (!type) return value;
     read_fields<TypeField>(*type, ignored, [&](TypeField field, pbf_reader& reader) {
       if (field != TypeField::TensorType) return false;
-      read_fields<TensorTypeField>(bytes_field(reader, value.name), ignored, [&](TensorTypeField inner, pbf_reader& in) {
-        switch (inner) {
-          case TensorTypeField::ElemType: value.dtype = dtype_of(static_cast<int32_t>(int_field(in, value.name))); return true;
-          case TensorTypeField::Shape: read_shape(bytes_field(in, value.name), value); return true;
-        }
-        return false;
-      });
+      read_fields<TensorTypeField>(bytes_field(reader, value.name), ignored,
+                                   [&](TensorTypeField inner, pbf_reader& in) {
+                                     switch (inner) {
+                                       case TensorTypeField::ElemType:
+                                         value.dtype = dtype_of(static_cast<int32_t>(int_field(in, value.name)));
+                                         return true;
+                                       case TensorTypeField::Shape:
+                                         read_shape(bytes_field(in, value.name), value);
+                                         return true;
+                                     }
+                                     return false;
+                                   });
       return true;
     });
     return value;
@@ -459,6 +551,7 @@ class Reader {
     });
   }
 
+  FileBytes file_;
   const ExternalFiles& external_;
   size_t external_bytes_ = 0;
   std::unordered_map<std::string, int> names_;  // and the last number given to it
@@ -467,12 +560,13 @@ class Reader {
 
 }  // namespace
 
-Model read_onnx(std::span<const std::byte> file, std::string_view name, const ExternalFiles& external) {
+Model read_onnx(FileBytes file, std::string_view name, const ExternalFiles& external) {
   try {
-    return Reader(external).read(file, name);
+    return Reader(std::move(file), external).read(name);
   } catch (const protozero::exception& error) {
     fail(ErrorCode::BadFile, std::string(name),
-         std::string("this is not an ONNX model, or it is damaged: its protobuf encoding breaks off (") + error.what() + ")");
+         std::string("this is not an ONNX model, or it is damaged: its protobuf encoding breaks off (") + error.what() +
+             ")");
   }
 }
 

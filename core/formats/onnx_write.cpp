@@ -101,7 +101,8 @@ Rope encode_node(const Node& node, const std::function<Rope(const Attribute&)>& 
     std::string plain;
     encode_plain_attribute(attribute, plain);
     encoded.append(std::move(plain));
-    if (std::holds_alternative<ParamRef>(attribute.value) || std::holds_alternative<std::shared_ptr<const Graph>>(attribute.value)) {
+    if (std::holds_alternative<ParamRef>(attribute.value) ||
+        std::holds_alternative<std::shared_ptr<const Graph>>(attribute.value)) {
       encoded.append(held(attribute));
     }
     encoded.append(attribute.extra);
@@ -131,11 +132,14 @@ class Encoder {
  public:
   Encoder(const Model& model, const std::vector<Storage>& storages) : model_(model) {
     for (size_t i = 0; i < model.weights->size(); ++i) {
-      if (storages[i].quantized) quantized_.emplace((*model.weights)[i].param, std::pair(&(*model.weights)[i], storages[i].dtype));
+      if (storages[i].quantized)
+        quantized_.emplace((*model.weights)[i].param, std::pair(&(*model.weights)[i], storages[i].dtype));
     }
     for_each_graph(*model.graph, [&](const Graph& graph) {
       for (const Node& node : graph.nodes) {
         names_.insert(node.outputs.begin(), node.outputs.end());
+        // Among the inputs are sparse initializers, which are not looked into.
+        names_.insert(node.inputs.begin(), node.inputs.end());
         names_.insert(node.name);
       }
       for (const Initializer& initializer : graph.initializers) names_.insert(initializer.name);
@@ -189,7 +193,8 @@ class Encoder {
   }
 
   static void append_qdq(Rope& out, const Qdq& qdq) {
-    for (const QdqInitializer& initializer : qdq.initializers) append_message(out, GraphField::Initializer, encode_initializer(initializer));
+    for (const QdqInitializer& initializer : qdq.initializers)
+      append_message(out, GraphField::Initializer, encode_initializer(initializer));
     for (const Node& node : qdq.nodes) append_message(out, GraphField::Node, encode_node(node, {}));
   }
 
@@ -218,12 +223,15 @@ class Encoder {
       }
     }
     for (const Node& node : graph.nodes) {
-      if (!dropped.count(&node)) append_message(out, GraphField::Node, encode_node(node, [this](const Attribute& attribute) { return encode_held(attribute); }));
+      if (!dropped.count(&node))
+        append_message(out, GraphField::Node,
+                       encode_node(node, [this](const Attribute& attribute) { return encode_held(attribute); }));
     }
     if (!graph.name.empty()) append_text(out, GraphField::Name, graph.name);
     for (const Initializer& initializer : graph.initializers) {
       if (replaced.count(initializer.name)) continue;
-      append_message(out, GraphField::Initializer, encode_tensor(initializer.name, model_.params[initializer.param].value, initializer.extra));
+      append_message(out, GraphField::Initializer,
+                     encode_tensor(initializer.name, model_.params[initializer.param].value, initializer.extra));
     }
     for (const Value& value : graph.inputs) {
       if (!replaced.count(value.name)) append_text(out, GraphField::Input, value.encoded);
@@ -272,7 +280,8 @@ class Planner {
       plan.weights.push_back(storage_of(weight, encoder));
       if (plan.weights.back().quantized) {
         const int64_t needed = opset_needed(*model_.params[weight.param].grid, plan.weights.back().dtype);
-        if (needed > plan.opset) plan.opset = needed == 10 ? 13 : needed;  // 13 is no harder to reach and names its axes
+        if (needed > plan.opset)
+          plan.opset = needed == 10 ? 13 : needed;  // 13 is no harder to reach and names its axes
       }
     }
     if (plan.opset == opset_) return plan;
@@ -284,11 +293,13 @@ class Planner {
     }
     const size_t raised_size = write_onnx(model_, plan).size(), plain_size = write_onnx(model_, plain).size();
     if (raised_size < plain_size) {
-      plan.notes.push_back("operator set raised from " + std::to_string(opset_) + " to " + std::to_string(plan.opset) + " for the quantized weights");
+      plan.notes.push_back("operator set raised from " + std::to_string(opset_) + " to " + std::to_string(plan.opset) +
+                           " for the quantized weights");
       return plan;
     }
-    plain.notes.push_back("weights are stored in full: with integers and operator set " + std::to_string(plan.opset) + " the file would have " +
-                          std::to_string(raised_size) + " bytes, so it has " + std::to_string(plain_size));
+    plain.notes.push_back("weights are stored in full: with integers and operator set " + std::to_string(plan.opset) +
+                          " the file would have " + std::to_string(raised_size) + " bytes, so it has " +
+                          std::to_string(plain_size));
     return plain;
   }
 
@@ -307,7 +318,8 @@ class Planner {
         return storage;
       }
       codes = wider;
-      storage.note = std::to_string(param.grid->scheme.bits) + "-bit codes stored as " + std::string(to_string(wider)) + ": " + reason;
+      storage.note = std::to_string(param.grid->scheme.bits) + "-bit codes stored as " + std::string(to_string(wider)) +
+                     ": " + reason;
     }
     if (param.value.dtype() != DType::Float32 && param.value.dtype() != DType::Float64 && param.grid->scheme.bits > 8) {
       storage.note = as_float + "16-bit codes are no smaller than it";
@@ -315,7 +327,8 @@ class Planner {
     }
     const auto [integers, plain] = encoder.sizes(weight, codes);
     if (integers >= plain) {
-      storage.note = as_float + "as integers it would take " + std::to_string(integers) + " bytes with its scales and its node, so it takes " + std::to_string(plain);
+      storage.note = as_float + "as integers it would take " + std::to_string(integers) +
+                     " bytes with its scales and its node, so it takes " + std::to_string(plain);
       return storage;
     }
     storage.dtype = codes;
@@ -331,8 +344,10 @@ class Planner {
     if (is_new && opset_ < opset) {
       if (opset_ == 0) {
         known->second = "the model does not say which operator set it uses";
-      } else if (const auto raised = raise_opset(model_, opset); const std::string* reason = std::get_if<std::string>(&raised)) {
-        known->second = "it needs operator set " + std::to_string(opset) + ", the model has " + std::to_string(opset_) + " and cannot be raised because " + *reason;
+      } else if (const auto raised = raise_opset(model_, opset);
+                 const std::string* reason = std::get_if<std::string>(&raised)) {
+        known->second = "it needs operator set " + std::to_string(opset) + ", the model has " + std::to_string(opset_) +
+                        " and cannot be raised because " + *reason;
       }
     }
     return known->second;
@@ -360,7 +375,8 @@ Rope write_onnx(const Model& model, const WritePlan& plan) {
   }
   constexpr size_t kMostMessageBytes = 0x7fffffff;
   if (file.size() > kMostMessageBytes) {
-    fail(ErrorCode::Unsupported, model.header->name, "the file would have " + std::to_string(file.size()) + " bytes; a protobuf message ends at 2 GiB");
+    fail(ErrorCode::Unsupported, model.header->name,
+         "the file would have " + std::to_string(file.size()) + " bytes; a protobuf message ends at 2 GiB");
   }
   return file;
 }

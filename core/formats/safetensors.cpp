@@ -18,11 +18,24 @@ struct TypeName {
   DType dtype;
 };
 constexpr TypeName kTypes[] = {
-    {"F32", DType::Float32},   {"F64", DType::Float64}, {"F16", DType::Float16},      {"BF16", DType::BFloat16},
-    {"I8", DType::Int8},       {"U8", DType::UInt8},    {"I16", DType::Int16},        {"U16", DType::UInt16},
-    {"I32", DType::Int32},     {"U32", DType::UInt32},  {"I64", DType::Int64},        {"U64", DType::UInt64},
-    {"BOOL", DType::Bool},     {"F8_E4M3", DType::Float8E4M3FN}, {"F8_E5M2", DType::Float8E5M2}, {"F8_E8M0", DType::Float8E8M0},
-    {"F4", DType::Float4E2M1}, {"C64", DType::Complex64},
+    {"F32", DType::Float32},
+    {"F64", DType::Float64},
+    {"F16", DType::Float16},
+    {"BF16", DType::BFloat16},
+    {"I8", DType::Int8},
+    {"U8", DType::UInt8},
+    {"I16", DType::Int16},
+    {"U16", DType::UInt16},
+    {"I32", DType::Int32},
+    {"U32", DType::UInt32},
+    {"I64", DType::Int64},
+    {"U64", DType::UInt64},
+    {"BOOL", DType::Bool},
+    {"F8_E4M3", DType::Float8E4M3FN},
+    {"F8_E5M2", DType::Float8E5M2},
+    {"F8_E8M0", DType::Float8E8M0},
+    {"F4", DType::Float4E2M1},
+    {"C64", DType::Complex64},
 };
 
 uint64_t little_endian_u64(std::span<const std::byte> bytes) {
@@ -31,7 +44,9 @@ uint64_t little_endian_u64(std::span<const std::byte> bytes) {
   return value;
 }
 
-[[noreturn]] void bad(const std::string& where, const std::string& message) { fail(ErrorCode::BadFile, where, message); }
+[[noreturn]] void bad(const std::string& where, const std::string& message) {
+  fail(ErrorCode::BadFile, where, message);
+}
 
 uint64_t natural(const Json& value, const std::string& where) {
   if (!value.is_number_unsigned()) bad(where, "expected a whole number of at least 0, got " + value.dump());
@@ -46,7 +61,8 @@ bool looks_like_safetensors(std::span<const std::byte> file) {
   return little_endian_u64(file) <= kMostHeaderBytes;
 }
 
-Model read_safetensors(std::span<const std::byte> file, std::string_view name) {
+Model read_safetensors(FileBytes owner, std::string_view name) {
+  const std::span<const std::byte> file = owner.span();
   const uint64_t header_bytes = little_endian_u64(file);
   if (header_bytes > kMostHeaderBytes || header_bytes > file.size() - 8) {
     bad("byte 0", "the header is said to take " + std::to_string(header_bytes) + " bytes, the file has " +
@@ -76,8 +92,9 @@ Model read_safetensors(std::span<const std::byte> file, std::string_view name) {
       if (!entry.contains(field)) bad(key, std::string("the header gives no ") + field);
     }
     const Json& type = entry["dtype"];
-    const auto known = std::find_if(std::begin(kTypes), std::end(kTypes),
-                                    [&](const TypeName& candidate) { return type.is_string() && candidate.name == type.get<std::string>(); });
+    const auto known = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const TypeName& candidate) {
+      return type.is_string() && candidate.name == type.get<std::string>();
+    });
     if (known == std::end(kTypes)) bad(key, "unknown dtype " + type.dump());
     if (!entry["shape"].is_array() || entry["shape"].size() > 64) bad(key, "expected a shape of at most 64 extents");
     Shape shape;
@@ -99,7 +116,8 @@ Model read_safetensors(std::span<const std::byte> file, std::string_view name) {
                    " bytes, data_offsets give " + std::to_string(end - begin));
     }
     ranges.push_back({begin, end});
-    model.params.push_back({key, Tensor::copy_of(known->dtype, shape, data.subspan(begin, end - begin)), {}, {}});
+    model.params.push_back(
+        {key, Tensor::borrow(known->dtype, shape, owner, data.subspan(begin, end - begin), 0), {}, {}});
   }
   std::sort(ranges.begin(), ranges.end());
   uint64_t covered = 0;
@@ -108,7 +126,8 @@ Model read_safetensors(std::span<const std::byte> file, std::string_view name) {
     if (begin > covered) bad("byte " + std::to_string(8 + header_bytes + covered), "bytes that belong to no tensor");
     covered = end;
   }
-  if (covered != data.size()) bad("byte " + std::to_string(8 + header_bytes + covered), "bytes that belong to no tensor");
+  if (covered != data.size())
+    bad("byte " + std::to_string(8 + header_bytes + covered), "bytes that belong to no tensor");
 
   auto graph = std::make_shared<Graph>();
   for (size_t i = 0; i < model.params.size(); ++i) graph->initializers.push_back({model.params[i].name, i, ""});
@@ -127,9 +146,11 @@ Rope write_safetensors(const Model& model) {
   Rope data;
   for (const Param& param : model.params) {
     const DType dtype = param.value.dtype();
-    const auto known = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const TypeName& type) { return type.dtype == dtype; });
+    const auto known =
+        std::find_if(std::begin(kTypes), std::end(kTypes), [&](const TypeName& type) { return type.dtype == dtype; });
     if (known == std::end(kTypes)) {
-      fail(ErrorCode::Unsupported, param.name, "safetensors has no " + std::string(to_string(dtype)) + " type; write ONNX");
+      fail(ErrorCode::Unsupported, param.name,
+           "safetensors has no " + std::string(to_string(dtype)) + " type; write ONNX");
     }
     const size_t begin = data.size();
     data.append(param.value);

@@ -14,22 +14,28 @@ using namespace simd;
 constexpr size_t kGroup = 32;  // elements, 16 bytes of codes
 constexpr float kHighest = 7;
 
-/// Largest magnitude of a group, spread over four lanes.
-F32 largest_lanes(const float* x) {
-  I32 a = xsimd::max(magnitude_bits(load_at(x)), magnitude_bits(load_at(x + 4)));
-  I32 b = xsimd::max(magnitude_bits(load_at(x + 8)), magnitude_bits(load_at(x + 12)));
-  a = xsimd::max(a, xsimd::max(magnitude_bits(load_at(x + 16)), magnitude_bits(load_at(x + 20))));
-  b = xsimd::max(b, xsimd::max(magnitude_bits(load_at(x + 24)), magnitude_bits(load_at(x + 28))));
-  return as<F32>(xsimd::max(a, b));
-}
+/// What finding the scales needs.
+struct GroupScales {
+  I32 magnitude = in_register<I32>(0x7FFFFFFF);
+  F32 highest = in_register<F32>(kHighest), one = in_register<F32>(1);
+  F32 largest_float = in_register<F32>(std::numeric_limits<float>::max());
 
-/// Scale and its inverse from the largest magnitudes of four groups.
-void scales_of(F32 largest, float* scales, float* inverses) {
-  const F32 raw = largest / F32(kHighest);
-  const F32 scale = xsimd::select(raw == F32(0.0f), F32(1.0f), raw);
-  store_at(scales, scale);
-  store_at(inverses, lesser(F32(1.0f) / scale, F32(std::numeric_limits<float>::max())));
-}
+  /// Largest magnitude of a group, spread over four lanes.
+  F32 largest_lanes(const float* x) const {
+    const auto bits = [&](size_t i) { return as<I32>(load_at(x + i)) & magnitude; };
+    const I32 a = xsimd::max(xsimd::max(bits(0), bits(4)), xsimd::max(bits(8), bits(12)));
+    const I32 b = xsimd::max(xsimd::max(bits(16), bits(20)), xsimd::max(bits(24), bits(28)));
+    return as<F32>(xsimd::max(a, b));
+  }
+
+  /// Scale and its inverse from the largest magnitudes of four groups.
+  void scales(F32 largest, float* out, float* inverses) const {
+    const F32 raw = largest / highest;
+    const F32 scale = xsimd::select(raw == F32(0.0f), one, raw);
+    store_at(out, scale);
+    store_at(inverses, lesser(one / scale, largest_float));
+  }
+};
 
 /// What the conversion of one group needs besides its scale.
 struct GroupCodes {
@@ -38,10 +44,13 @@ struct GroupCodes {
   U16 low_byte = in_register<U16>(0xFF);
   U8 flip = in_register<U8>(0x88);
 
-  /// 16 codes as bytes 1 to 15, which is 8 more than the code: unsigned nibbles can be shifted without care for the sign.
+  /// 16 codes as bytes 1 to 15, which is 8 more than the code: unsigned nibbles can be shifted without care for the
+  /// sign.
   U16 raised(const float* x, F32 inverse) const {
-    const I32 a = round_bits(load_at(x) * inverse, shift) - bias, b = round_bits(load_at(x + 4) * inverse, shift) - bias;
-    const I32 c = round_bits(load_at(x + 8) * inverse, shift) - bias, d = round_bits(load_at(x + 12) * inverse, shift) - bias;
+    const I32 a = round_bits(load_at(x) * inverse, shift) - bias,
+              b = round_bits(load_at(x + 4) * inverse, shift) - bias;
+    const I32 c = round_bits(load_at(x + 8) * inverse, shift) - bias,
+              d = round_bits(load_at(x + 12) * inverse, shift) - bias;
     return as<U16>(narrow_unsigned(narrow(a, b), narrow(c, d)));
   }
 
@@ -64,19 +73,20 @@ void quantize_groups_of_32(std::span<const float> x, std::span<float> scales, st
   float* s = scales.data();
   uint8_t* q = out.data();
   float inverse[kBlock];
+  const GroupScales find;
   const GroupCodes codes;
   for (size_t left = scales.size(); left > 0;) {
     const size_t groups = std::min(left, kBlock);
     size_t g = 0;
     for (const float* in = p; g + 4 <= groups; g += 4, in += 4 * kGroup) {
-      F32 a = largest_lanes(in), b = largest_lanes(in + kGroup);
-      F32 c = largest_lanes(in + 2 * kGroup), d = largest_lanes(in + 3 * kGroup);
+      F32 a = find.largest_lanes(in), b = find.largest_lanes(in + kGroup);
+      F32 c = find.largest_lanes(in + 2 * kGroup), d = find.largest_lanes(in + 3 * kGroup);
       transpose_4x4(a, b, c, d);
-      scales_of(greater(greater(a, b), greater(c, d)), s + g, inverse + g);
+      find.scales(greater(greater(a, b), greater(c, d)), s + g, inverse + g);
     }
     for (; g < groups; ++g) {
       float four_scales[4], four_inverses[4];
-      scales_of(F32(xsimd::reduce_max(largest_lanes(p + g * kGroup))), four_scales, four_inverses);
+      find.scales(F32(xsimd::reduce_max(find.largest_lanes(p + g * kGroup))), four_scales, four_inverses);
       s[g] = four_scales[0];
       inverse[g] = four_inverses[0];
     }

@@ -1,12 +1,12 @@
 // Every numeric loop of the project: spans in, spans out, no allocation, no knowledge of tensors.
 //
-// Arithmetic is fixed: 128-bit vectors on every platform, no contraction of a*b+c, sums kept in four partial sums (lane i
-// takes the elements whose index is i modulo 4) that are added as (s0 + s1) + (s2 + s3). The same input therefore gives
-// the same bits natively and as WebAssembly. kernels/reference.hpp declares a plain twin of each function; the tests
-// hold the two against each other.
+// Arithmetic is fixed: 128-bit vectors on every platform, no contraction of a*b+c, sums kept in four partial sums (lane
+// i takes the elements whose index is i modulo 4) that are added as (s0 + s1) + (s2 + s3). The same input therefore
+// gives the same bits natively and as WebAssembly. kernels/reference.hpp declares a plain twin of each function; the
+// tests hold the two against each other.
 //
-// Unless said otherwise spans of one call have the same length, may be empty, need no alignment beyond their type's own,
-// and `out` may be the same span as the input but must not overlap it otherwise.
+// Unless said otherwise spans of one call have the same length, may be empty, need no alignment beyond their type's
+// own, and `out` may be the same span as the input but must not overlap it otherwise.
 #pragma once
 
 #include <cstddef>
@@ -60,6 +60,10 @@ struct Kth {
 };
 Kth kth_magnitude(std::span<const std::span<const float>> parts, size_t k);
 
+/// The k-th smallest finite element (k from 0) of the concatenation of all parts, exactly, in the same way; -0 comes
+/// before +0. With `skip_zeros` zeros of either sign are left out too. Requires k < number of elements that are left.
+float kth_value(std::span<const std::span<const float>> parts, size_t k, bool skip_zeros);
+
 /// Number of elements with |x| == 0, |x| < t and |x| == t (NaN counts in none).
 struct MagnitudeCounts {
   size_t zero = 0, below = 0, equal = 0;
@@ -106,9 +110,11 @@ void fake_quantize(std::span<const float> x, const Grid& grid, std::span<float> 
 /// The same with stochastic rounding: code = floor(x * inverse_scale + u), u uniform in [0, 1) in steps of 2^-24, drawn
 /// from (key, first + i) alone, so the result does not depend on how an array is cut. E[value] = x inside the range.
 /// u is `uniform24(key, first + i)` of base/context.hpp.
-void fake_quantize_stochastic(std::span<const float> x, const Grid& grid, uint64_t key, uint64_t first, std::span<float> out);
+void fake_quantize_stochastic(std::span<const float> x, const Grid& grid, uint64_t key, uint64_t first,
+                              std::span<float> out);
 
-/// Sum of (x - fake_quantize(x))^2 over the finite elements, in float within a run of 64 elements and in double across runs.
+/// Sum of (x - fake_quantize(x))^2 over the finite elements, in float within a run of 64 elements and in double across
+/// runs.
 double quantization_error(std::span<const float> x, const Grid& grid);
 
 /// Symmetric 8-bit conversion of contiguous rows, each with its own scale = abs_max(row) / 127 (1 where that is 0):
@@ -116,8 +122,8 @@ double quantization_error(std::span<const float> x, const Grid& grid);
 /// Requires finite input.
 void quantize_rows(std::span<const float> x, size_t rows, std::span<float> scales, std::span<int8_t> out);
 
-/// Symmetric 4-bit conversion in groups of 32 with packing (groups.cpp): scale = abs_max(group) / 7 (1 where that is 0),
-/// codes in [-7, 7], two codes a byte in ONNX's order (even index in the low nibble). x.size() is a multiple of 32,
+/// Symmetric 4-bit conversion in groups of 32 with packing (groups.cpp): scale = abs_max(group) / 7 (1 where that is
+/// 0), codes in [-7, 7], two codes a byte in ONNX's order (even index in the low nibble). x.size() is a multiple of 32,
 /// scales.size() == x.size() / 32, out.size() == x.size() / 2. Requires finite input.
 void quantize_groups_of_32(std::span<const float> x, std::span<float> scales, std::span<uint8_t> out);
 void dequantize_groups_of_32(std::span<const uint8_t> codes, std::span<const float> scales, std::span<float> out);

@@ -9,22 +9,7 @@ namespace {
 
 using namespace simd;
 
-constexpr size_t kStep = 16;
-
-template <class In, class Out, class Step>
-void for_each_step(std::span<const In> x, std::span<Out> out, Step step) {
-  const In* in = x.data();
-  Out* to = out.data();
-  const size_t n = x.size();
-  size_t i = 0;
-  for (; i + kStep <= n; i += kStep) step(in + i, to + i);
-  if (i == n) return;
-  In last_in[kStep] = {};
-  Out last_out[kStep];
-  std::copy_n(in + i, n - i, last_in);
-  step(last_in, last_out);
-  std::copy_n(last_out, n - i, to + i);
-}
+constexpr size_t kStep = 16;  // elements per iteration
 
 /// Bits of the float with the same value as the half in the low 16 bits of each lane.
 I32 float_bits(I32 half) {
@@ -96,7 +81,7 @@ void transpose(std::span<const float> x, size_t rows, size_t columns, std::span<
 }
 
 void half_to_float(std::span<const uint16_t> x, std::span<float> out) {
-  for_each_step(x, out, [](const uint16_t* in, float* to) {
+  for_each_step<kStep>(x.data(), x.size(), out.data(), [](const uint16_t* in, float* to) {
     for (size_t i = 0; i < kStep; i += 8) {
       const Pair<I32> half = widen(load_at(in + i));
       store_at(to + i, as<F32>(float_bits(half.low)));
@@ -106,7 +91,7 @@ void half_to_float(std::span<const uint16_t> x, std::span<float> out) {
 }
 
 void float_to_half(std::span<const float> x, std::span<uint16_t> out) {
-  for_each_step(x, out, [](const float* in, uint16_t* to) {
+  for_each_step<kStep>(x.data(), x.size(), out.data(), [](const float* in, uint16_t* to) {
     for (size_t i = 0; i < kStep; i += 8) {
       store_at(to + i, narrow_unsigned(half_bits(load_at(in + i)), half_bits(load_at(in + i + 4))));
     }
@@ -114,7 +99,7 @@ void float_to_half(std::span<const float> x, std::span<uint16_t> out) {
 }
 
 void bfloat16_to_float(std::span<const uint16_t> x, std::span<float> out) {
-  for_each_step(x, out, [](const uint16_t* in, float* to) {
+  for_each_step<kStep>(x.data(), x.size(), out.data(), [](const uint16_t* in, float* to) {
     for (size_t i = 0; i < kStep; i += 8) {
       const Pair<I32> half = widen(load_at(in + i));
       store_at(to + i, as<F32>(half.low << 16));
@@ -124,7 +109,7 @@ void bfloat16_to_float(std::span<const uint16_t> x, std::span<float> out) {
 }
 
 void float_to_bfloat16(std::span<const float> x, std::span<uint16_t> out) {
-  for_each_step(x, out, [](const float* in, uint16_t* to) {
+  for_each_step<kStep>(x.data(), x.size(), out.data(), [](const float* in, uint16_t* to) {
     for (size_t i = 0; i < kStep; i += 8) {
       store_at(to + i, narrow_unsigned(bfloat16_bits(load_at(in + i)), bfloat16_bits(load_at(in + i + 4))));
     }

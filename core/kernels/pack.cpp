@@ -1,13 +1,15 @@
 // Bit packing through 64-bit words: eight codes, one a byte, close up in three steps (pairs, fours, eights), each of
 // which halves the number of gaps. The same code serves every width; eight codes of `bits` bits are exactly `bits`
 // bytes.
+#include <bit>
 #include <cstring>
 
 #include "core/kernels/kernels.hpp"
-#include "core/kernels/simd.hpp"
 
 namespace nibble::kernels {
 namespace {
+
+static_assert(std::endian::native == std::endian::little, "packed bytes are written as little-endian words");
 
 /// `width` low bits set in every field of `field` bits.
 constexpr uint64_t fields(int width, int field) {

@@ -1,8 +1,6 @@
 // Uniform quantization: float to code, code to float, and both in one pass. Rounding to nearest, ties to even, is left
 // to the floating-point adder (see round_bits in simd.hpp), clamping to the saturating narrowing that is needed anyway.
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <limits>
 #include <type_traits>
 
@@ -21,19 +19,6 @@ constexpr size_t kBlock = 2048;  // elements between two looks at what cannot be
 /// The ends of a grid as the distance from the code of zero: at most 98303 in magnitude, so exact in float.
 float lowest_of(const Grid& grid) { return static_cast<float>(grid.lowest - grid.zero_point); }
 float highest_of(const Grid& grid) { return static_cast<float>(grid.highest - grid.zero_point); }
-
-/// Calls step(input, output) for every kStep elements; what remains at the end goes through buffers of kStep elements.
-template <class In, class Out, class Step>
-void for_each_step(const In* in, size_t n, Out* out, Step step) {
-  size_t i = 0;
-  for (; i + kStep <= n; i += kStep) step(in + i, out + i);
-  if (i == n) return;
-  In last_in[kStep] = {};
-  Out last_out[kStep];
-  std::copy_n(in + i, n - i, last_in);
-  step(last_in, last_out);
-  std::copy_n(last_out, n - i, out + i);
-}
 
 template <class Code>
 using CodeBatch = xsimd::make_sized_batch_t<Code, 16 / sizeof(Code)>;
@@ -91,7 +76,7 @@ void quantize_span(const float* x, size_t n, const Grid& grid, Code* out) {
     }
     done += block;
   }
-  for_each_step(x + done, n - done, out + done, careful);
+  for_each_step<kStep>(x + done, n - done, out + done, careful);
 }
 
 template <class Code>
@@ -99,7 +84,7 @@ void dequantize_span(const Code* codes, size_t n, const Grid& grid, float* out) 
   const F32 scale(grid.scale);
   const I32 zero(grid.zero_point);
   const auto put = [=](float* at, I32 c) { store_at(at, scale * to_float(c - zero)); };
-  for_each_step(codes, n, out, [=](const Code* in, float* to) {
+  for_each_step<kStep>(codes, n, out, [=](const Code* in, float* to) {
     for (size_t i = 0; i < kStep; i += 16 / sizeof(Code)) {
       if constexpr (sizeof(Code) == 1) {
         const auto half = widen(load_at(in + i));
@@ -143,7 +128,7 @@ void dequantize(std::span<const uint16_t> codes, const Grid& grid, std::span<flo
 
 void fake_quantize(std::span<const float> x, const Grid& grid, std::span<float> out) {
   const F32 inverse(grid.inverse_scale), scale(grid.scale), lowest(lowest_of(grid)), highest(highest_of(grid));
-  for_each_step(x.data(), x.size(), out.data(), [=](const float* in, float* to) {
+  for_each_step<kStep>(x.data(), x.size(), out.data(), [=](const float* in, float* to) {
     for (size_t i = 0; i < kStep; i += 4) {
       const F32 place = load_at(in + i) * inverse;
       const F32 number = as<F32>(as<I32>(place) & to_bits(place == place));
@@ -156,7 +141,7 @@ void fake_quantize_stochastic(std::span<const float> x, const Grid& grid, uint64
                               std::span<float> out) {
   const F32 inverse(grid.inverse_scale), scale(grid.scale), lowest(lowest_of(grid)), highest(highest_of(grid));
   uint64_t counter = first;
-  for_each_step(x.data(), x.size(), out.data(), [=, &counter](const float* in, float* to) {
+  for_each_step<kStep>(x.data(), x.size(), out.data(), [=, &counter](const float* in, float* to) {
     float uniform[kStep];
     for (size_t i = 0; i < kStep; ++i) uniform[i] = uniform24(key, counter + i);
     counter += kStep;
@@ -164,8 +149,8 @@ void fake_quantize_stochastic(std::span<const float> x, const Grid& grid, uint64
       const F32 place = load_at(in + i) * inverse;
       const F32 raised = xsimd::floor(place + load_at(uniform + i));
       const F32 number = as<F32>(as<I32>(raised) & to_bits(place == place));
-      // Adding +0 turns the -0 that floor(-0) gives into the +0 of code zero.
-      store_at(to + i, scale * (lesser(greater(number, lowest), highest) + F32(0.0f)));
+      // Never -0: a place of -0 becomes +0 when the uniform number is added.
+      store_at(to + i, scale * lesser(greater(number, lowest), highest));
     }
   });
 }

@@ -1,6 +1,7 @@
 // Statistics. Each loop runs over blocks that stay in the first-level cache: a block is first read as if it were all
 // finite while the largest magnitude is watched, and read again with care where that turns out to be wrong.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -222,20 +223,24 @@ Difference difference(std::span<const float> before, std::span<const float> afte
     Sum e = error, s = squares_before, t = squares_after, c = product;
     F32 max_error = largest;
     I32 top(0);
+    // Two sweeps over what stays in the cache: all sums at once need more registers than x86 has.
     for (size_t i = 0; i < block; i += 4) {
       const F32 a = load_at(p + i), b = load_at(r + i);
-      const Pair<F64> wide_a = widen(a), wide_b = widen(b), gap = subtract(wide_a, wide_b);
+      const Pair<F64> gap = subtract(widen(a), widen(b));
       top = xsimd::max(top, xsimd::max(magnitude_bits(a), magnitude_bits(b)));
-      e.add(multiply(gap, gap));
-      s.add(multiply(wide_a, wide_a));
-      t.add(multiply(wide_b, wide_b));
-      c.add(multiply(wide_a, wide_b));
       max_error = greater(max_error, xsimd::abs(a - b));
+      e.add(multiply(gap, gap));
     }
     if (all_finite(top)) {
+      for (size_t i = 0; i < block; i += 4) {
+        const Pair<F64> a = widen(load_at(p + i)), b = widen(load_at(r + i));
+        s.add(multiply(a, a));
+        t.add(multiply(b, b));
+        c.add(multiply(a, b));
+      }
       result.count += block;
     } else {
-      e = error, s = squares_before, t = squares_after, c = product;
+      e = error;
       max_error = largest;
       I32 counted(0);
       for (size_t i = 0; i < block; i += 4) {

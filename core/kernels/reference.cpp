@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <vector>
 
@@ -129,6 +130,17 @@ Kth kth_magnitude(std::span<const std::span<const float>> parts, size_t k) {
   const uint32_t found = *kth;
   const auto below = std::count_if(all.begin(), all.end(), [=](uint32_t v) { return v < found; });
   return {std::bit_cast<float>(found), static_cast<size_t>(below)};
+}
+
+float kth_value(std::span<const std::span<const float>> parts, size_t k, bool skip_zeros) {
+  std::vector<float> all;
+  for (const auto part : parts) {
+    std::copy_if(part.begin(), part.end(), std::back_inserter(all),
+                 [&](float v) { return std::isfinite(v) && !(skip_zeros && v == 0); });
+  }
+  const auto before = [](float a, float b) { return a < b || (a == b && std::signbit(a) && !std::signbit(b)); };
+  std::nth_element(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(k), all.end(), before);
+  return all[k];
 }
 
 MagnitudeCounts count_magnitudes(std::span<const float> x, float t) {

@@ -23,6 +23,7 @@ Difference difference(std::span<const float> before, std::span<const float> afte
 
 /// By std::nth_element on a copy of all magnitudes: the one twin that allocates.
 Kth kth_magnitude(std::span<const std::span<const float>> parts, size_t k);
+float kth_value(std::span<const std::span<const float>> parts, size_t k, bool skip_zeros);
 MagnitudeCounts count_magnitudes(std::span<const float> x, float t);
 size_t threshold_mask(std::span<const float> x, float t, size_t drop_equal, std::span<uint64_t> mask);
 size_t n_of_m_mask(std::span<const float> x, int n, int m, std::span<uint64_t> mask);

@@ -94,6 +94,33 @@ Kth kth_magnitude(std::span<const std::span<const float>> parts, size_t k) {
   return {std::bit_cast<float>(prefix), k - rank};
 }
 
+float kth_value(std::span<const std::span<const float>> parts, size_t k, bool skip_zeros) {
+  // Keys that order like the numbers: the sign bit turned over, and all others of negative numbers.
+  const auto key_of = [](float v) {
+    const uint32_t bits = std::bit_cast<uint32_t>(v);
+    return bits >> 31 ? ~bits : bits | 0x80000000u;
+  };
+  // 32 bits as 11 + 11 + 10.
+  constexpr int kShifts[] = {21, 10, 0}, kWidths[] = {11, 11, 10};
+  size_t counts[2048];
+  uint32_t prefix = 0;
+  for (int pass = 0; pass < 3; ++pass) {
+    const int shift = kShifts[pass], width = kWidths[pass];
+    const uint32_t digits = (1u << width) - 1;
+    std::fill_n(counts, size_t{1} << width, 0);
+    for (const auto part : parts) {
+      for (const float v : part) {
+        const uint32_t magnitude = bits_of(v);
+        if (magnitude >= 0x7F800000u || (skip_zeros && magnitude == 0)) continue;
+        const uint32_t key = key_of(v);
+        if (pass == 0 || key >> (shift + width) == prefix) ++counts[key >> shift & digits];
+      }
+    }
+    prefix = prefix << width | find_bucket(counts, size_t{1} << width, k);
+  }
+  return std::bit_cast<float>(prefix >> 31 ? prefix & 0x7FFFFFFFu : ~prefix);
+}
+
 MagnitudeCounts count_magnitudes(std::span<const float> x, float t) {
   const float* p = x.data();
   size_t left = x.size();

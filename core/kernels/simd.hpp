@@ -8,7 +8,7 @@
 // order and the order differs from SSE's (use lesser / greater).
 #pragma once
 
-#include <bit>
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <xsimd/xsimd.hpp>
@@ -20,8 +20,6 @@
 #include <smmintrin.h>
 #define NIBBLE_SIMD_SSE 1
 #endif
-
-static_assert(std::endian::native == std::endian::little, "packed formats are written as little-endian words");
 
 namespace nibble::simd {
 
@@ -52,9 +50,10 @@ inline void store_at(typename Batch::value_type* p, Batch x) {
   x.store_unaligned(p);
 }
 
-/// A vector with the same number in each lane that the compiler does not recognise as a constant. Compilers to WebAssembly
-/// put vector constants where they are used, and browsers then build them anew in every iteration, from two 64-bit
-/// immediates; a loop that is short of instructions wants them in registers, and so built by this, before the loop.
+/// A vector with the same number in each lane that the compiler does not recognise as a constant. Compilers to
+/// WebAssembly put vector constants where they are used, and browsers then build them anew in every iteration, from two
+/// 64-bit immediates; a loop that is short of instructions wants them in registers, and so built by this, before the
+/// loop.
 template <class Batch>
 inline Batch in_register(typename Batch::value_type number) {
   volatile typename Batch::value_type hidden = number;
@@ -295,6 +294,20 @@ inline Lanes lanes(U32 x) {
 #endif
   return {static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32), static_cast<uint32_t>(high),
           static_cast<uint32_t>(high >> 32)};
+}
+
+/// Calls step(input, output) for every kStep elements. What remains at the end goes through buffers of kStep elements,
+/// so that a loop has one body and not a second one for the tail.
+template <size_t kStep, class In, class Out, class Step>
+inline void for_each_step(const In* in, size_t n, Out* out, Step step) {
+  size_t i = 0;
+  for (; i + kStep <= n; i += kStep) step(in + i, out + i);
+  if (i == n) return;
+  In last_in[kStep] = {};
+  Out last_out[kStep];
+  std::copy_n(in + i, n - i, last_in);
+  step(last_in, last_out);
+  std::copy_n(last_out, n - i, out + i);
 }
 
 }  // namespace nibble::simd

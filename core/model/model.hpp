@@ -40,10 +40,10 @@ struct Node {
 /// A graph's input, output or annotated value.
 struct Value {
   std::string name;
-  std::optional<DType> dtype;  ///< none where the file gives no tensor type
-  bool ranked = false;         ///< the file gives a shape
+  std::optional<DType> dtype;                                             ///< none where the file gives no tensor type
+  bool ranked = false;                                                    ///< the file gives a shape
   std::vector<std::variant<std::monostate, int64_t, std::string>> shape;  ///< unknown, fixed, or named extents
-  std::string encoded;         ///< the whole entry, as the file has it
+  std::string encoded;                                                    ///< the whole entry, as the file has it
 };
 
 struct Initializer {
@@ -69,10 +69,10 @@ struct Header {
   std::string name;      ///< the file's, as given by the caller
   std::string producer;  ///< "name version", may be empty
   int64_t ir_version = 0;
-  std::vector<std::pair<std::string, int64_t>> opsets;             ///< domain and version
-  std::vector<std::pair<std::string, std::string>> metadata;       ///< safetensors' __metadata__, in file order
-  size_t file_bytes = 0;                                           ///< with external data
-  size_t functions = 0;                                            ///< model-local functions; carried, never looked into
+  std::vector<std::pair<std::string, int64_t>> opsets;        ///< domain and version
+  std::vector<std::pair<std::string, std::string>> metadata;  ///< safetensors' __metadata__, in file order
+  size_t file_bytes = 0;                                      ///< with external data
+  size_t functions = 0;                                       ///< model-local functions; carried, never looked into
   std::string extra;
 };
 
@@ -108,7 +108,8 @@ void for_each_graph(const Graph& graph, const Visit& visit) {
   visit(graph);
   for (const Node& node : graph.nodes) {
     for (const Attribute& attribute : node.attributes) {
-      if (const auto* inner = std::get_if<std::shared_ptr<const Graph>>(&attribute.value)) for_each_graph(**inner, visit);
+      if (const auto* inner = std::get_if<std::shared_ptr<const Graph>>(&attribute.value))
+        for_each_graph(**inner, visit);
     }
   }
 }

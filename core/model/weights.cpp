@@ -64,8 +64,10 @@ class Finder {
       add(node, scope, 0, WeightKind::Dense, -2);
       return;
     }
-    if (microsoft && op == "FusedMatMul") return add(node, scope, 1, WeightKind::Dense, int_attribute(node, "transB", 0) ? -2 : -1);
-    if (op == "Gather") return add(node, scope, 0, WeightKind::Embedding, static_cast<int>(int_attribute(node, "axis", 0)));
+    if (microsoft && op == "FusedMatMul")
+      return add(node, scope, 1, WeightKind::Dense, int_attribute(node, "transB", 0) ? -2 : -1);
+    if (op == "Gather")
+      return add(node, scope, 0, WeightKind::Embedding, static_cast<int>(int_attribute(node, "axis", 0)));
     if (op == "LSTM" || op == "GRU" || op == "RNN") {
       add(node, scope, 1, WeightKind::Recurrent, 1);
       add(node, scope, 2, WeightKind::Recurrent, 1);
@@ -99,7 +101,8 @@ class Finder {
     }
     Weight weight{traced->param, kind, label(node), node.op, channel_axis, ""};
     if (!channel_axis) {
-      weight.note = "a reshape between the stored tensor and " + weight.node + " hides its output channels; it has one scale";
+      weight.note =
+          "a reshape between the stored tensor and " + weight.node + " hides its output channels; it has one scale";
     }
     weights_.push_back(std::move(weight));
   }
@@ -112,7 +115,8 @@ class Finder {
   std::optional<Traced> trace(const std::string& name, const Scope& scope, int depth) const {
     if (depth > kDeepestChain) return std::nullopt;
     for (const Scope* at = &scope; at; at = at->parent) {
-      if (const auto maker = at->makers.find(name); maker != at->makers.end()) return trace_through(*maker->second, *at, depth);
+      if (const auto maker = at->makers.find(name); maker != at->makers.end())
+        return trace_through(*maker->second, *at, depth);
       if (const auto param = at->params.find(name); param != at->params.end()) return stored(param->second);
     }
     return std::nullopt;
@@ -131,8 +135,10 @@ class Finder {
       const ParamRef* held = value ? std::get_if<ParamRef>(&value->value) : nullptr;
       return held ? std::optional(stored(held->param)) : std::nullopt;
     }
-    static constexpr std::string_view kRearranging[] = {"Identity", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"};
-    if (std::find(std::begin(kRearranging), std::end(kRearranging), node.op) == std::end(kRearranging)) return std::nullopt;
+    static constexpr std::string_view kRearranging[] = {"Identity", "Cast",    "Transpose", "Reshape",
+                                                        "Flatten",  "Squeeze", "Unsqueeze"};
+    if (std::find(std::begin(kRearranging), std::end(kRearranging), node.op) == std::end(kRearranging))
+      return std::nullopt;
     if (node.inputs.empty()) return std::nullopt;
     std::optional<Traced> source = trace(node.inputs[0], scope, depth + 1);
     if (!source) return std::nullopt;
@@ -237,8 +243,8 @@ class Finder {
     return shape;
   }
 
-  // A list of integers that is an attribute (older opsets) or the second input, an int64 tensor stored as it is (looking
-  // through rearrangements here too would let a hostile file double the work at every step of a chain).
+  // A list of integers that is an attribute (older opsets) or the second input, an int64 tensor stored as it is
+  // (looking through rearrangements here too would let a hostile file double the work at every step of a chain).
   std::optional<std::vector<int64_t>> integers(const Node& node, const Scope& scope, std::string_view name) const {
     if (const Attribute* attribute = find_attribute(node, name)) {
       const auto* list = std::get_if<std::vector<int64_t>>(&attribute->value);

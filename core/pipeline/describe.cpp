@@ -22,7 +22,9 @@ Json value_json(const Value& value) {
       shape.push_back("?");
     }
   }
-  return {{"name", value.name}, {"dtype", value.dtype ? std::string(to_string(*value.dtype)) : "unknown"}, {"shape", shape}};
+  return {{"name", value.name},
+          {"dtype", value.dtype ? std::string(to_string(*value.dtype)) : "unknown"},
+          {"shape", shape}};
 }
 
 Json weight_json(const Param& param, const Weight& weight, const Statistics& statistics) {
@@ -52,7 +54,8 @@ std::string describe(const Model& model) {
     for (const Node& node : graph.nodes) ++counts[node.domain.empty() ? node.op : node.domain + ":" + node.op];
   });
   std::vector<std::pair<std::string, size_t>> operators(counts.begin(), counts.end());
-  std::stable_sort(operators.begin(), operators.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+  std::stable_sort(operators.begin(), operators.end(),
+                   [](const auto& a, const auto& b) { return a.second > b.second; });
 
   size_t parameters = 0, weight_parameters = 0;
   for (const Param& param : model.params) parameters += param.value.elements();
@@ -65,14 +68,27 @@ std::string describe(const Model& model) {
     weights.push_back(weight_json(param, weight, statistics));
     if (!weight.note.empty()) notes.push_back({{"where", param.name}, {"message", weight.note}});
     if (statistics.nan + statistics.infinite) {
-      notes.push_back({{"where", param.name}, {"message", "holds " + std::to_string(statistics.nan) + " NaN and " + std::to_string(statistics.infinite) + " infinite values"}});
+      notes.push_back({{"where", param.name},
+                       {"message", "holds " + std::to_string(statistics.nan) + " NaN and " +
+                                       std::to_string(statistics.infinite) + " infinite values"}});
     }
   }
   if (header.functions) {
-    notes.push_back({{"where", "file"}, {"message", "has " + std::to_string(header.functions) + " functions of its own; weights inside them are left as they are"}});
+    notes.push_back({{"where", "file"},
+                     {"message", "has " + std::to_string(header.functions) +
+                                     " functions of its own; weights inside them are left as they are"}});
   }
-  if (model.weights->empty()) {
-    notes.push_back({{"where", "file"}, {"message", "has no weights that Nibble can compress: no real-valued constant of an operator that it knows"}});
+  const size_t dequantized = counts.count("DequantizeLinear") ? counts["DequantizeLinear"] : 0;
+  if (dequantized) {
+    notes.push_back(
+        {{"where", "file"},
+         {"message", "has " + std::to_string(dequantized) +
+                         " DequantizeLinear nodes: weights behind them are integers already and are left as "
+                         "they are"}});
+  } else if (model.weights->empty()) {
+    notes.push_back(
+        {{"where", "file"},
+         {"message", "has no weights that Nibble can compress: no real-valued constant of an operator that it knows"}});
   }
 
   // Before IR version 4 initializers were listed as inputs too.

@@ -40,7 +40,8 @@ struct Recipe {
   std::vector<Step> steps;
 };
 
-/// Throws Error{BadRecipe} with a path such as "steps[2].scheme.bits"; an unknown key is named with the nearest valid one.
+/// Throws Error{BadRecipe} with a path such as "steps[2].scheme.bits"; an unknown key is named with the nearest valid
+/// one.
 Recipe parse_recipe(std::string_view json);
 /// With every default filled in. parse_recipe(print_recipe(r)) is r.
 std::string print_recipe(const Recipe& recipe);

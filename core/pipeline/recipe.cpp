@@ -10,15 +10,21 @@ namespace nibble {
 
 namespace {
 
-[[noreturn]] void bad(const std::string& where, const std::string& message) { fail(ErrorCode::BadRecipe, where, message); }
+[[noreturn]] void bad(const std::string& where, const std::string& message) {
+  fail(ErrorCode::BadRecipe, where, message);
+}
 
 template <class Enum>
 using Words = std::initializer_list<std::pair<std::string_view, Enum>>;
 
-const Words<Granularity> kGranularities = {
-    {"global", Granularity::Global}, {"tensor", Granularity::Tensor}, {"channel", Granularity::Channel}, {"group", Granularity::Group}};
-const Words<RangeKind> kRanges = {
-    {"minmax", RangeKind::MinMax}, {"percentile", RangeKind::Percentile}, {"sigma", RangeKind::Sigma}, {"mse", RangeKind::Mse}};
+const Words<Granularity> kGranularities = {{"global", Granularity::Global},
+                                           {"tensor", Granularity::Tensor},
+                                           {"channel", Granularity::Channel},
+                                           {"group", Granularity::Group}};
+const Words<RangeKind> kRanges = {{"minmax", RangeKind::MinMax},
+                                  {"percentile", RangeKind::Percentile},
+                                  {"sigma", RangeKind::Sigma},
+                                  {"mse", RangeKind::Mse}};
 const Words<Rounding> kRoundings = {{"nearest", Rounding::Nearest}, {"stochastic", Rounding::Stochastic}};
 const Words<Scope> kScopes = {{"layer", Scope::Layer}, {"global", Scope::Global}};
 
@@ -28,7 +34,8 @@ std::string_view word_of(const Words<Enum>& words, Enum value) {
 }
 
 std::string number_text(double value) {
-  const Json json = value == std::floor(value) && std::abs(value) < 1e15 ? Json(static_cast<int64_t>(value)) : Json(value);
+  const Json json =
+      value == std::floor(value) && std::abs(value) < 1e15 ? Json(static_cast<int64_t>(value)) : Json(value);
   return json.dump();
 }
 
@@ -41,18 +48,22 @@ std::string shown(const Json& value) {
 /// One object of the recipe, and where it stands.
 class Object {
  public:
-  Object(const Json& json, std::string where, std::initializer_list<std::string_view> keys) : json_(json), where_(std::move(where)) {
+  Object(const Json& json, std::string where, std::initializer_list<std::string_view> keys)
+      : json_(json), where_(std::move(where)) {
     if (!json.is_object()) bad(where_.empty() ? "recipe" : where_, "expected an object, got " + shown(json));
     for (const auto& [key, value] : json.items()) {
       if (std::find(keys.begin(), keys.end(), key) != keys.end()) continue;
       const std::string nearest = nearest_word(key, keys);
       std::string all;
       for (const std::string_view valid : keys) all += (all.empty() ? "" : ", ") + std::string(valid);
-      bad(at(key), "unknown key" + (nearest.empty() ? "" : ", did you mean \"" + nearest + "\"?") + " (known: " + all + ")");
+      bad(at(key),
+          "unknown key" + (nearest.empty() ? "" : ", did you mean \"" + nearest + "\"?") + " (known: " + all + ")");
     }
   }
 
-  std::string at(std::string_view key) const { return where_.empty() ? std::string(key) : where_ + "." + std::string(key); }
+  std::string at(std::string_view key) const {
+    return where_.empty() ? std::string(key) : where_ + "." + std::string(key);
+  }
   bool has(std::string_view key) const { return json_.contains(key); }
   const Json& operator[](std::string_view key) const { return json_.at(std::string(key)); }
 
@@ -60,7 +71,8 @@ class Object {
     if (!has(key)) return otherwise;
     const Json& value = (*this)[key];
     if (!value.is_number() || !(value.get<double>() >= lowest && value.get<double>() <= highest)) {
-      bad(at(key), "expected a number from " + number_text(lowest) + " to " + number_text(highest) + ", got " + shown(value));
+      bad(at(key),
+          "expected a number from " + number_text(lowest) + " to " + number_text(highest) + ", got " + shown(value));
     }
     return value.get<double>();
   }
@@ -101,7 +113,8 @@ std::vector<std::string> read_globs(const Object& object, std::string_view key) 
   const Json& list = object[key];
   if (!list.is_array()) bad(object.at(key), "expected a list of globs such as [\"conv*\"], got " + shown(list));
   for (size_t i = 0; i < list.size(); ++i) {
-    if (!list[i].is_string()) bad(object.at(key) + "[" + std::to_string(i) + "]", "expected a text, got " + shown(list[i]));
+    if (!list[i].is_string())
+      bad(object.at(key) + "[" + std::to_string(i) + "]", "expected a text, got " + shown(list[i]));
     globs.push_back(list[i].get<std::string>());
   }
   return globs;
@@ -124,9 +137,11 @@ Pattern read_pattern(const Object& step) {
   const auto [colon, first_error] = std::from_chars(text.data(), end, pattern.n);
   if (first_error == std::errc() && colon != end && *colon == ':') {
     const auto [stop, second_error] = std::from_chars(colon + 1, end, pattern.m);
-    if (second_error == std::errc() && stop == end && pattern.n >= 1 && pattern.n < pattern.m && pattern.m <= 64) return pattern;
+    if (second_error == std::errc() && stop == end && pattern.n >= 1 && pattern.n < pattern.m && pattern.m <= 64)
+      return pattern;
   }
-  bad(step.at("pattern"), "expected \"unstructured\", \"channels\" or \"N:M\" with 1 <= N < M <= 64 such as \"2:4\", got " + shown(value));
+  bad(step.at("pattern"),
+      "expected \"unstructured\", \"channels\" or \"N:M\" with 1 <= N < M <= 64 such as \"2:4\", got " + shown(value));
 }
 
 PruneStep read_prune(const Json& json, const std::string& where) {
@@ -140,10 +155,13 @@ PruneStep read_prune(const Json& json, const std::string& where) {
   prune.layers = read_layers(step);
   switch (prune.choice.pattern.kind) {
     case PatternKind::Unstructured:
-      if (step.has("sparsity") == step.has("threshold")) bad(where, "expected one of \"sparsity\" and \"threshold\", got " + std::string(step.has("sparsity") ? "both" : "neither"));
+      if (step.has("sparsity") == step.has("threshold"))
+        bad(where, "expected one of \"sparsity\" and \"threshold\", got " +
+                       std::string(step.has("sparsity") ? "both" : "neither"));
       break;
     case PatternKind::Channels:
-      if (step.has("threshold")) bad(step.at("threshold"), "does not go with the pattern \"channels\"; give \"sparsity\"");
+      if (step.has("threshold"))
+        bad(step.at("threshold"), "does not go with the pattern \"channels\"; give \"sparsity\"");
       if (!step.has("sparsity")) bad(where, "expected \"sparsity\", the share of channels to remove");
       break;
     case PatternKind::NofM:
@@ -162,15 +180,19 @@ QuantizeStep read_quantize(const Json& json, const std::string& where) {
   if (!scheme.has("bits")) bad(step.at("scheme"), "expected \"bits\", 1 to 8 or 16");
   const Json& bits = scheme["bits"];
   const double width = bits.is_number() ? bits.get<double>() : 0;
-  if (!(width == std::floor(width) && ((width >= 1 && width <= 8) || width == 16))) bad(scheme.at("bits"), "expected 1 to 8 or 16, got " + shown(bits));
+  if (!(width == std::floor(width) && ((width >= 1 && width <= 8) || width == 16)))
+    bad(scheme.at("bits"), "expected 1 to 8 or 16, got " + shown(bits));
   quantize.scheme.bits = static_cast<int>(width);
   quantize.scheme.symmetric = scheme.boolean("symmetric", true);
   quantize.scheme.granularity = scheme.choice("granularity", kGranularities, Granularity::Channel);
-  if (scheme.has("group_size") && quantize.scheme.granularity != Granularity::Group) bad(scheme.at("group_size"), "goes only with \"granularity\":\"group\"");
+  if (scheme.has("group_size") && quantize.scheme.granularity != Granularity::Group)
+    bad(scheme.at("group_size"), "goes only with \"granularity\":\"group\"");
   quantize.scheme.group_size = static_cast<size_t>(scheme.integer("group_size", 2, 65536, 32));
   quantize.range.kind = step.choice("range", kRanges, RangeKind::MinMax);
-  if (step.has("percentile") && quantize.range.kind != RangeKind::Percentile) bad(step.at("percentile"), "goes only with \"range\":\"percentile\"");
-  if (step.has("sigmas") && quantize.range.kind != RangeKind::Sigma) bad(step.at("sigmas"), "goes only with \"range\":\"sigma\"");
+  if (step.has("percentile") && quantize.range.kind != RangeKind::Percentile)
+    bad(step.at("percentile"), "goes only with \"range\":\"percentile\"");
+  if (step.has("sigmas") && quantize.range.kind != RangeKind::Sigma)
+    bad(step.at("sigmas"), "goes only with \"range\":\"sigma\"");
   quantize.range.percentile = step.number("percentile", 50, 100, 99.9);
   quantize.range.sigmas = step.number("sigmas", 0.1, 100, 3);
   quantize.rounding = step.choice("rounding", kRoundings, Rounding::Nearest);
@@ -185,7 +207,8 @@ Step read_step(const Json& json, const std::string& where) {
   if (kind == "prune") return read_prune(json, where);
   if (kind == "quantize") return read_quantize(json, where);
   const std::string nearest = nearest_word(kind, {"prune", "quantize"});
-  bad(where + ".kind", "expected \"prune\" or \"quantize\", got " + shown(json["kind"]) + (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?"));
+  bad(where + ".kind", "expected \"prune\" or \"quantize\", got " + shown(json["kind"]) +
+                           (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?"));
 }
 
 bool glob_matches(std::string_view glob, std::string_view text) {
@@ -234,7 +257,9 @@ Json print_step(const PruneStep& step) {
 }
 
 Json print_step(const QuantizeStep& step) {
-  Json scheme{{"bits", step.scheme.bits}, {"symmetric", step.scheme.symmetric}, {"granularity", to_string(step.scheme.granularity)}};
+  Json scheme{{"bits", step.scheme.bits},
+              {"symmetric", step.scheme.symmetric},
+              {"granularity", to_string(step.scheme.granularity)}};
   if (step.scheme.granularity == Granularity::Group) scheme["group_size"] = step.scheme.group_size;
   Json json{{"kind", "quantize"}, {"scheme", scheme}, {"range", word_of(kRanges, step.range.kind)}};
   if (step.range.kind == RangeKind::Percentile) json["percentile"] = number_json(step.range.percentile);
@@ -259,20 +284,24 @@ Recipe parse_recipe(std::string_view text) {
   const Json json = parse_json(text, ErrorCode::BadRecipe, "recipe");
   const Object object(json, "", {"version", "seed", "steps"});
   if (!object.has("version")) bad("version", "expected 1, the version of the recipe format");
-  if (object.integer("version", 0, INT32_MAX, 0) != 1) bad("version", "expected 1, got " + shown(json["version"]) + "; a newer Nibble may be able to read it");
+  if (object.integer("version", 0, INT32_MAX, 0) != 1)
+    bad("version", "expected 1, got " + shown(json["version"]) + "; a newer Nibble may be able to read it");
   Recipe recipe;
   constexpr int64_t kMostExact = (int64_t{1} << 53) - 1;  // the largest whole number that JavaScript holds exactly
   recipe.seed = static_cast<uint64_t>(object.integer("seed", 0, kMostExact, 0));
   if (!object.has("steps") || !json["steps"].is_array()) bad("steps", "expected a list of steps");
   constexpr size_t kMostSteps = 1000;
-  if (json["steps"].size() > kMostSteps) bad("steps", "expected at most " + std::to_string(kMostSteps) + ", got " + std::to_string(json["steps"].size()));
-  for (size_t i = 0; i < json["steps"].size(); ++i) recipe.steps.push_back(read_step(json["steps"][i], "steps[" + std::to_string(i) + "]"));
+  if (json["steps"].size() > kMostSteps)
+    bad("steps", "expected at most " + std::to_string(kMostSteps) + ", got " + std::to_string(json["steps"].size()));
+  for (size_t i = 0; i < json["steps"].size(); ++i)
+    recipe.steps.push_back(read_step(json["steps"][i], "steps[" + std::to_string(i) + "]"));
   return recipe;
 }
 
 std::string print_recipe(const Recipe& recipe) {
   Json json{{"version", 1}, {"seed", recipe.seed}, {"steps", Json::array()}};
-  for (const Step& step : recipe.steps) json["steps"].push_back(std::visit([](const auto& kind) { return print_step(kind); }, step));
+  for (const Step& step : recipe.steps)
+    json["steps"].push_back(std::visit([](const auto& kind) { return print_step(kind); }, step));
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 

@@ -59,7 +59,8 @@ void measure(const Model& before, const Run& run, const Context& context, Report
     const size_t index = (*after.weights)[i].param;
     const Param& old_param = before.params[index];
     const Param& new_param = after.params[index];
-    context.tick({"report", new_param.name, 0.8 + 0.2 * static_cast<double>(i) / static_cast<double>(after.weights->size())});
+    context.tick(
+        {"report", new_param.name, 0.8 + 0.2 * static_cast<double>(i) / static_cast<double>(after.weights->size())});
     WeightReport weight;
     weight.name = new_param.name;
     weight.elements = new_param.value.elements();
@@ -85,8 +86,10 @@ void measure(const Model& before, const Run& run, const Context& context, Report
     weight.packed_bytes = packed_bytes(new_param);
     weight.storage = plan.weights[i];
     if (weight.before.nan + weight.before.infinite && new_param.grid) {
-      report.notes.push_back({weight.name, "holds " + std::to_string(weight.before.nan) + " NaN and " + std::to_string(weight.before.infinite) +
-                                               " infinite values; NaN became 0, infinities the outermost level, and neither counts in the errors"});
+      report.notes.push_back(
+          {weight.name,
+           "holds " + std::to_string(weight.before.nan) + " NaN and " + std::to_string(weight.before.infinite) +
+               " infinite values; NaN became 0, infinities the outermost level, and neither counts in the errors"});
     }
     report.elements += weight.elements;
     report.zeros += weight.after.zeros;

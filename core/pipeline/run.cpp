@@ -28,8 +28,10 @@ std::vector<size_t> chosen_weights(const Model& model, const LayerFilter& layers
     });
     if (!any_alone) {
       std::string names;
-      for (size_t i = 0; i < std::min<size_t>(3, model.weights->size()); ++i) names += (i ? ", " : "") + model.params[(*model.weights)[i].param].name;
-      fail(ErrorCode::BadRecipe, where + ".layers.include", "matches no weight of this model (its weights: " + names + (model.weights->size() > 3 ? ", ..." : "") + ")");
+      for (size_t i = 0; i < std::min<size_t>(3, model.weights->size()); ++i)
+        names += (i ? ", " : "") + model.params[(*model.weights)[i].param].name;
+      fail(ErrorCode::BadRecipe, where + ".layers.include",
+           "matches no weight of this model (its weights: " + names + (model.weights->size() > 3 ? ", ..." : "") + ")");
     }
   }
   return chosen;
@@ -64,7 +66,7 @@ void apply(const PruneStep& step, const std::string& where, const StepClock& clo
   for (size_t i = 0; i < chosen.size(); ++i) {
     Param& param = model.params[weights[i]->param];
     clock.tick(param.name, chosen.size() + i, 2 * chosen.size());
-    param = apply_mask(param, masks[i]);
+    param = apply_mask(std::move(param), masks[i]);
     zeros += param.value.elements() - param.mask->kept;
     if (param.value.elements() && param.mask->kept == 0) report.notes.push_back({param.name, "nothing of it is left"});
   }
@@ -72,7 +74,8 @@ void apply(const PruneStep& step, const std::string& where, const StepClock& clo
   report.zeros = zeros;
 }
 
-void apply(const QuantizeStep& step, const std::string& where, const StepClock& clock, uint64_t key, Model& model, StepReport& report) {
+void apply(const QuantizeStep& step, const std::string& where, const StepClock& clock, uint64_t key, Model& model,
+           StepReport& report) {
   report.kind = "quantize";
   const std::vector<size_t> chosen = chosen_weights(model, step.layers, where);
   std::optional<kernels::Grid> global;
@@ -80,8 +83,12 @@ void apply(const QuantizeStep& step, const std::string& where, const StepClock& 
     std::vector<FloatView> views;
     views.reserve(chosen.size());
     std::vector<std::span<const float>> pieces;
-    for (const size_t i : chosen) pieces.push_back(views.emplace_back(model.params[(*model.weights)[i].param].value).values());
-    global = find_grid(pieces, step.scheme, step.range);
+    for (const size_t i : chosen)
+      pieces.push_back(views.emplace_back(model.params[(*model.weights)[i].param].value).values());
+    const bool any_mask = std::any_of(chosen.begin(), chosen.end(), [&](size_t i) {
+      return model.params[(*model.weights)[i].param].mask.has_value();
+    });
+    global = find_grid(pieces, step.scheme, step.range, any_mask);
   }
   for (size_t i = 0; i < chosen.size(); ++i) {
     const Weight& weight = (*model.weights)[chosen[i]];
@@ -90,8 +97,9 @@ void apply(const QuantizeStep& step, const std::string& where, const StepClock& 
     // Each weight has its own stream, so that excluding one does not change the others.
     uint64_t own_key = key;
     for (const char c : param.name) own_key = mix64(own_key, static_cast<unsigned char>(c));
-    param = quantize_weight(param, weight, step.scheme, step.range, step.rounding, own_key, global);
-    const bool wants_channels = step.scheme.granularity == Granularity::Channel || step.scheme.granularity == Granularity::Group;
+    param = quantize_weight(std::move(param), weight, step.scheme, step.range, step.rounding, own_key, global);
+    const bool wants_channels =
+        step.scheme.granularity == Granularity::Channel || step.scheme.granularity == Granularity::Group;
     if (wants_channels && !weight.note.empty()) report.notes.push_back({param.name, weight.note});
   }
   report.weights = chosen.size();
@@ -111,7 +119,8 @@ Run run(const Recipe& recipe, const Model& model, const Context& context) {
     if (const auto* prune = std::get_if<PruneStep>(&recipe.steps[i])) {
       apply(*prune, where, {context, "prune", i, recipe.steps.size()}, result.model, report);
     } else {
-      apply(std::get<QuantizeStep>(recipe.steps[i]), where, {context, "quantize", i, recipe.steps.size()}, seeded.random_key(where), result.model, report);
+      apply(std::get<QuantizeStep>(recipe.steps[i]), where, {context, "quantize", i, recipe.steps.size()},
+            seeded.random_key(where), result.model, report);
     }
     report.seconds = now() - step_start;
     result.report.steps.push_back(std::move(report));

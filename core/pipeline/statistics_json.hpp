@@ -7,8 +7,13 @@
 namespace nibble {
 
 inline Json to_json(const Statistics& statistics) {
-  return {{"min", statistics.min},   {"max", statistics.max}, {"mean", statistics.mean},        {"std", statistics.std},
-          {"sparsity", statistics.sparsity()}, {"nan", statistics.nan}, {"infinite", statistics.infinite}};
+  return {{"min", statistics.min},
+          {"max", statistics.max},
+          {"mean", statistics.mean},
+          {"std", statistics.std},
+          {"sparsity", statistics.sparsity()},
+          {"nan", statistics.nan},
+          {"infinite", statistics.infinite}};
 }
 
 }  // namespace nibble

@@ -32,7 +32,9 @@ Mask above(std::span<const float> values, float threshold, size_t drop_equal) {
 }
 
 // How many of n go.
-size_t share_of(double sparsity, size_t n) { return std::min(n, static_cast<size_t>(std::llround(sparsity * static_cast<double>(n)))); }
+size_t share_of(double sparsity, size_t n) {
+  return std::min(n, static_cast<size_t>(std::llround(sparsity * static_cast<double>(n))));
+}
 
 /// Masks that together drop exactly `drop` elements of all pieces.
 std::vector<Mask> drop_smallest(const std::vector<std::span<const float>>& pieces, size_t drop) {
@@ -49,6 +51,21 @@ std::vector<Mask> drop_smallest(const std::vector<std::span<const float>>& piece
   }
   const kernels::Kth kth = kernels::kth_magnitude(pieces, drop);
   size_t drop_equal = drop - kth.below;
+  if (std::isnan(kth.magnitude)) {
+    // Every number goes, and NaN, which equals nothing, is counted here.
+    drop_equal = drop;
+    for (const auto piece : pieces) drop_equal -= piece.size() - kernels::min_max(piece).nan;
+    for (const auto piece : pieces) {
+      masks.push_back(above(piece, kth.magnitude, 0));
+      for (size_t i = 0; i < piece.size() && drop_equal > 0; ++i) {
+        if (!std::isnan(piece[i])) continue;
+        masks.back().words[i / kWord] &= ~(uint64_t{1} << i % kWord);
+        --masks.back().kept;
+        --drop_equal;
+      }
+    }
+    return masks;
+  }
   for (const auto piece : pieces) {
     const size_t equal = kernels::count_magnitudes(piece, kth.magnitude).equal;
     const size_t here = std::min(equal, drop_equal);
@@ -58,61 +75,54 @@ std::vector<Mask> drop_smallest(const std::vector<std::span<const float>>& piece
   return masks;
 }
 
-/// A mask given in row order, put into the weight's own order.
-Mask from_rows(const Mask& in_rows, const Rows& rows) {
-  if (rows.outer == 1) return in_rows;
-  const size_t elements = rows.channels * rows.length();
-  Mask mask{std::vector<uint64_t>(words_for(elements)), in_rows.kept};
-  size_t i = 0;
-  for (size_t c = 0; c < rows.channels; ++c) {
-    for (size_t o = 0; o < rows.outer; ++o) {
-      for (size_t k = 0; k < rows.inner; ++k, ++i) {
-        if (bit(in_rows.words, i)) set_bit(mask.words, (o * rows.channels + c) * rows.inner + k);
-      }
-    }
-  }
-  return mask;
+/// Where element j of row c lies in the weight.
+size_t place_of(const Rows& rows, size_t c, size_t j) {
+  return (j / rows.inner * rows.channels + c) * rows.inner + j % rows.inner;
 }
 
 Mask n_of_m(std::span<const float> values, const Rows& rows, const Pattern& pattern) {
-  const RowView view(values, rows);
   Mask mask{std::vector<uint64_t>(words_for(values.size())), 0};
   const size_t length = rows.length();
-  if (length % static_cast<size_t>(pattern.m) == 0) {
-    mask.kept = kernels::n_of_m_mask(view.all(), pattern.n, pattern.m, mask.words);
-    return from_rows(mask, rows);
+  if (rows.outer == 1 && length % static_cast<size_t>(pattern.m) == 0) {
+    mask.kept = kernels::n_of_m_mask(values, pattern.n, pattern.m, mask.words);
+    return mask;
   }
   std::vector<uint64_t> words(words_for(length));
-  for (size_t c = 0; c < rows.channels; ++c) {
-    mask.kept += kernels::n_of_m_mask(view.row(c), pattern.n, pattern.m, words);
-    for (size_t i = 0; i < length; ++i) {
-      if (bit(words, i)) set_bit(mask.words, c * length + i);
+  for_each_row_block(values, rows, [&](size_t first, size_t count, std::span<const float> block) {
+    for (size_t c = 0; c < count; ++c) {
+      mask.kept += kernels::n_of_m_mask(block.subspan(c * length, length), pattern.n, pattern.m, words);
+      for (size_t j = 0; j < length; ++j) {
+        if (bit(words, j)) set_bit(mask.words, place_of(rows, first + c, j));
+      }
     }
-  }
-  return from_rows(mask, rows);
+  });
+  return mask;
 }
 
-/// Mean square of each output channel; not finite where the channel holds a NaN or an infinity, which then counts as largest.
+/// Mean square of each output channel; not finite where the channel holds a NaN or an infinity, which then counts as
+/// largest.
 std::vector<double> channel_scores(std::span<const float> values, const Rows& rows) {
-  const RowView view(values, rows);
   std::vector<double> scores(rows.channels);
-  const double length = static_cast<double>(std::max<size_t>(1, rows.length()));
-  for (size_t c = 0; c < rows.channels; ++c) {
-    const kernels::Moments moments = kernels::moments(view.row(c), 0);
-    scores[c] = moments.finite == rows.length() ? moments.sum_squares / length : HUGE_VAL;
-  }
+  const size_t length = rows.length();
+  for_each_row_block(values, rows, [&](size_t first, size_t count, std::span<const float> block) {
+    for (size_t c = 0; c < count; ++c) {
+      const kernels::Moments moments = kernels::moments(block.subspan(c * length, length), 0);
+      const double mean_square = moments.sum_squares / static_cast<double>(std::max<size_t>(1, length));
+      scores[first + c] = moments.finite == length ? mean_square : HUGE_VAL;
+    }
+  });
   return scores;
 }
 
 Mask without_channels(const Rows& rows, const std::vector<bool>& gone) {
   const size_t length = rows.length();
-  Mask in_rows{std::vector<uint64_t>(words_for(rows.channels * length)), 0};
+  Mask mask{std::vector<uint64_t>(words_for(rows.channels * length)), 0};
   for (size_t c = 0; c < rows.channels; ++c) {
     if (gone[c]) continue;
-    for (size_t i = 0; i < length; ++i) set_bit(in_rows.words, c * length + i);
-    in_rows.kept += length;
+    for (size_t j = 0; j < length; ++j) set_bit(mask.words, place_of(rows, c, j));
+    mask.kept += length;
   }
-  return from_rows(in_rows, rows);
+  return mask;
 }
 
 struct Channel {
@@ -121,7 +131,8 @@ struct Channel {
 };
 
 void mark_smallest(std::vector<Channel> channels, double sparsity, std::vector<std::vector<bool>>& gone) {
-  std::stable_sort(channels.begin(), channels.end(), [](const Channel& a, const Channel& b) { return a.score < b.score; });
+  std::stable_sort(channels.begin(), channels.end(),
+                   [](const Channel& a, const Channel& b) { return a.score < b.score; });
   channels.resize(share_of(sparsity, channels.size()));
   for (const Channel& channel : channels) gone[channel.weight][channel.channel] = true;
 }
@@ -174,34 +185,37 @@ std::vector<Mask> find_masks(const std::vector<const Param*>& params, const std:
     return masks;
   }
   if (choice.scope == Scope::Global) return drop_smallest(pieces, share_of(*choice.sparsity, total));
-  for (const auto piece : pieces) masks.push_back(std::move(drop_smallest({piece}, share_of(*choice.sparsity, piece.size()))[0]));
+  for (const auto piece : pieces)
+    masks.push_back(std::move(drop_smallest({piece}, share_of(*choice.sparsity, piece.size()))[0]));
   return masks;
 }
 
-Param apply_mask(const Param& param, const Mask& mask) {
-  Param result = param;
-  if (!result.mask) {
-    result.mask = mask;
+Param apply_mask(Param param, const Mask& mask) {
+  if (!param.mask) {
+    param.mask = mask;
   } else {
-    result.mask->kept = 0;
+    param.mask->kept = 0;
     for (size_t i = 0; i < mask.words.size(); ++i) {
-      result.mask->words[i] &= mask.words[i];
-      result.mask->kept += static_cast<size_t>(std::popcount(result.mask->words[i]));
+      param.mask->words[i] &= mask.words[i];
+      param.mask->kept += static_cast<size_t>(std::popcount(param.mask->words[i]));
     }
   }
   if (param.value.dtype() == DType::Float32) {
-    // Into fresh storage: writing through a shared tensor would copy it first and then walk it again.
-    result.value = Tensor::allocate(DType::Float32, param.value.shape());
-    kernels::apply_mask(param.value.data<float>(), result.mask->words, result.value.write<float>());
-    return result;
+    // Writing through a shared tensor would copy it first and then walk it again.
+    const bool in_place = param.value.is_unshared();
+    Tensor pruned = in_place ? std::move(param.value) : Tensor::allocate(DType::Float32, param.value.shape());
+    const std::span<float> out = pruned.write<float>();
+    kernels::apply_mask(in_place ? std::span<const float>(out) : param.value.data<float>(), param.mask->words, out);
+    param.value = std::move(pruned);
+    return param;
   }
   // All bits zero is +0 in every real type, and the values that stay keep theirs exactly.
-  const std::span<std::byte> bytes = result.value.write<std::byte>();
+  const std::span<std::byte> bytes = param.value.write<std::byte>();
   const size_t width = bytes_for(param.value.dtype(), 1);
   for (size_t i = 0; i < param.value.elements(); ++i) {
-    if (!bit(result.mask->words, i)) std::memset(bytes.data() + i * width, 0, width);
+    if (!bit(param.mask->words, i)) std::memset(bytes.data() + i * width, 0, width);
   }
-  return result;
+  return param;
 }
 
 }  // namespace nibble

@@ -28,15 +28,16 @@ struct PruneChoice {
   Pattern pattern;
 };
 
-/// The masks for some weights, in their order. Unstructured by sparsity: of n values exactly round(sparsity * n) go (per
-/// weight, or of all together), the smallest magnitudes first, the earlier of equal ones first (Han et al.,
-/// arXiv:1506.02626). Channels: round(sparsity * channels) go; over all layers together channels compare by mean square, so
-/// that a long row is not preferred for its length. NaN and infinity count as largest. `notes` receives (weight index,
-/// message) for weights that the pattern does not fit.
+/// The masks for some weights, in their order. Unstructured by sparsity: of n values exactly round(sparsity * n) go
+/// (per weight, or of all together), the smallest magnitudes first, the earlier of equal ones first (Han et al.,
+/// arXiv:1506.02626). Channels: round(sparsity * channels) go; over all layers together channels compare by mean
+/// square, so that a long row is not preferred for its length. NaN and infinity count as largest. `notes` receives
+/// (weight index, message) for weights that the pattern does not fit.
 std::vector<Mask> find_masks(const std::vector<const Param*>& params, const std::vector<const Weight*>& weights,
                              const PruneChoice& choice, std::vector<std::pair<size_t, std::string>>& notes);
 
-/// The weight with the mask applied, joined with a mask that it already has. A grid stays: every grid has a zero.
-Param apply_mask(const Param& param, const Mask& mask);
+/// The weight with the mask applied, joined with a mask that it already has. A grid stays: every grid has a zero. Works
+/// in place where the caller gives up the only copy of the value.
+Param apply_mask(Param param, const Mask& mask);
 
 }  // namespace nibble

@@ -31,13 +31,16 @@ enum class Rounding : uint8_t {
 
 /// The grid for values seen in one or more pieces. Symmetric: scale = max |end| / highest code. Affine: the interval is
 /// widened to hold 0, scale = (hi - lo) / (2^bits - 1), zero_point = round(-lo / scale), so 0 is a grid point exactly.
-/// One symmetric bit: scale = mean |w|, which has least squared error (Rastegari et al., XNOR-Net, arXiv:1603.05279, eq.
-/// 6), whatever the range says. Values that are all zero get scale 1.
-kernels::Grid find_grid(std::span<const std::span<const float>> pieces, const QuantScheme& scheme, const RangeChoice& range);
+/// One symmetric bit: scale = mean |w|, which has least squared error (Rastegari et al., XNOR-Net, arXiv:1603.05279,
+/// eq. 6), whatever the range says. Values that are all zero get scale 1. With `zeros_are_pruned` the range is found
+/// from the other values: a pruned zero costs nothing on any grid.
+kernels::Grid find_grid(std::span<const std::span<const float>> pieces, const QuantScheme& scheme,
+                        const RangeChoice& range, bool zeros_are_pruned = false);
 
-/// One weight on its grid. NaN becomes 0 and an infinity the outermost grid point; pruned values stay 0. `global` is the
-/// grid for Granularity::Global and not looked at otherwise. `key` seeds stochastic rounding.
-Param quantize_weight(const Param& param, const Weight& weight, const QuantScheme& scheme, const RangeChoice& range,
+/// One weight on its grid. NaN becomes 0 and an infinity the outermost grid point; pruned values stay 0. `global` is
+/// the grid for Granularity::Global and not looked at otherwise. `key` seeds stochastic rounding. Works in place where
+/// the caller gives up the only copy of the value, and needs room for one more otherwise.
+Param quantize_weight(Param param, const Weight& weight, const QuantScheme& scheme, const RangeChoice& range,
                       Rounding rounding, uint64_t key, const std::optional<kernels::Grid>& global);
 
 }  // namespace nibble

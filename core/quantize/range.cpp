@@ -22,16 +22,20 @@ Grid grid_over(const Interval& interval, const QuantScheme& scheme) {
   grid.lowest = lowest_code(scheme);
   grid.highest = highest_code(scheme);
   const double lo = scheme.symmetric ? 0 : std::min(interval.lo, 0.0f);
-  const double hi = scheme.symmetric ? std::max(std::abs(interval.lo), std::abs(interval.hi)) : std::max(interval.hi, 0.0f);
+  const double hi =
+      scheme.symmetric ? std::max(std::abs(interval.lo), std::abs(interval.hi)) : std::max(interval.hi, 0.0f);
   if (hi == lo) return grid;
   // Below FLT_MIN the reciprocal would be infinite.
-  grid.scale = std::max(static_cast<float>((hi - lo) / grid.highest), FLT_MIN);
-  // The outermost point must be a finite float.
-  while (std::isinf(grid.scale * static_cast<float>(grid.highest))) grid.scale = std::nextafter(grid.scale, 0.0f);
-  grid.inverse_scale = 1.0f / grid.scale;
+  grid.scale = static_cast<float>(std::clamp<double>((hi - lo) / grid.highest, FLT_MIN, FLT_MAX));
   if (!scheme.symmetric) {
-    grid.zero_point = static_cast<int32_t>(std::clamp(std::nearbyint(-lo / grid.scale), 0.0, static_cast<double>(grid.highest)));
+    grid.zero_point =
+        static_cast<int32_t>(std::clamp(std::nearbyint(-lo / grid.scale), 0.0, static_cast<double>(grid.highest)));
   }
+  // The outermost points must be finite floats, though rounding the zero point moves them by up to half a step.
+  const float reach = static_cast<float>(std::max(grid.zero_point, grid.highest - grid.zero_point));
+  grid.scale = std::min(grid.scale, FLT_MAX / reach);
+  while (std::isinf(grid.scale * reach)) grid.scale = std::nextafter(grid.scale, 0.0f);
+  grid.inverse_scale = 1.0f / grid.scale;
   return grid;
 }
 
@@ -52,18 +56,21 @@ struct Spread {
   double mean = 0, deviation = 0, mean_magnitude = 0;
 };
 
-Spread spread(Pieces pieces) {
-  double count = 0, sum = 0, magnitude = 0, squares = 0;
+Spread spread(Pieces pieces, bool skip_zeros) {
+  double count = 0, zeros = 0, sum = 0, magnitude = 0, squares = 0;
   for (const auto piece : pieces) {
     const kernels::Moments moments = kernels::moments(piece, 0);
     count += static_cast<double>(moments.finite);
+    zeros += static_cast<double>(moments.zeros);
     sum += moments.sum;
     magnitude += moments.sum_abs;
   }
-  if (count == 0) return {};
-  const double mean = sum / count;
+  if (!skip_zeros) zeros = 0;
+  if (count == zeros) return {};
+  const double mean = sum / (count - zeros);
   for (const auto piece : pieces) squares += kernels::moments(piece, mean).sum_squares;
-  return {mean, std::sqrt(squares / count), magnitude / count};
+  // Each zero that is left out had its share of the squares.
+  return {mean, std::sqrt(std::max(0.0, squares - zeros * mean * mean) / (count - zeros)), magnitude / (count - zeros)};
 }
 
 // Nearest rank: the smallest value that at least `percentile` percent of the values do not exceed.
@@ -72,54 +79,66 @@ size_t rank_of(double percentile, size_t count) {
   return std::min(count, std::max<size_t>(1, static_cast<size_t>(rank))) - 1;
 }
 
-Interval percentile_interval(Pieces pieces, bool symmetric, double percentile) {
-  std::vector<float> values;
+/// By selection in place. Zeros are the smallest magnitudes and values that are not finite the largest, so leaving
+/// either out only shifts the rank of a magnitude.
+Interval percentile_interval(Pieces pieces, bool symmetric, double percentile, bool skip_zeros) {
+  size_t finite = 0, zeros = 0;
   for (const auto piece : pieces) {
-    std::copy_if(piece.begin(), piece.end(), std::back_inserter(values), [](float value) { return std::isfinite(value); });
+    const kernels::Moments moments = kernels::moments(piece, 0);
+    finite += moments.finite;
+    zeros += skip_zeros ? moments.zeros : 0;
   }
-  if (values.empty()) return {};
+  const size_t count = finite - zeros;
+  if (count == 0) return {};
   if (symmetric) {
-    const std::span<const float> all(values);
-    const float bound = kernels::kth_magnitude(std::span(&all, 1), rank_of(percentile, values.size())).magnitude;
+    const float bound = kernels::kth_magnitude(pieces, zeros + rank_of(percentile, count)).magnitude;
     return {-bound, bound};
   }
   const double tail = (100 - percentile) / 2;
-  const auto at = [&](double percent) {
-    const auto nth = values.begin() + static_cast<ptrdiff_t>(rank_of(percent, values.size()));
-    std::nth_element(values.begin(), nth, values.end());
-    return *nth;
-  };
-  const float lo = at(tail), hi = at(100 - tail);
-  return {lo, hi};
+  return {kernels::kth_value(pieces, rank_of(tail, count), skip_zeros),
+          kernels::kth_value(pieces, rank_of(100 - tail, count), skip_zeros)};
 }
 
-/// Searches the end of the interval along one line, from ratio 1 downwards: first on a coarse geometric ladder, then by
-/// thirds between the rungs beside the best one. The squared error over the ratio is a rounding part that falls and a
-/// clipping part that grows with smaller ratios; on few values it has small bumps, which is why a step down the ladder
-/// may fail twice before the search gives up.
-template <class ErrorAt>
-double best_ratio(const ErrorAt& error_at) {
+struct Trial {
+  double error = 0;  ///< squared, of all values
+  double step = 0;   ///< of the grid
+};
+
+/// Searches the end of the interval along one line, from ratio 1 downwards: first on a coarse geometric ladder, then
+/// evenly between the rungs beside the best one, then by steps that shrink. The squared error is a rounding part, at
+/// most a quarter of the squared step for each of `count` values, and a clipping part that grows with smaller ratios:
+/// where the clipping alone exceeds the best error, no smaller ratio can be better. There may be a hump before (coarse
+/// steps that round all but an outlier to zero), so nothing weaker may end the descent.
+template <class TrialAt>
+double best_ratio(const TrialAt& trial_at, size_t count) {
   constexpr double kRung = 0.88;
-  constexpr int kMostRungs = 24, kPatience = 3, kThirds = 5;
-  double best = 1, best_error = error_at(1.0), ratio = 1;
+  constexpr int kMostRungs = 60, kShrinking = 5;
+  Trial least = trial_at(1.0);
+  double best = 1;
   const auto consider = [&](double candidate) {
-    const double error = error_at(candidate);
-    if (error < best_error) {
-      best_error = error;
+    const Trial trial = trial_at(candidate);
+    if (trial.error < least.error) {
+      least = trial;
       best = candidate;
-      return true;
     }
-    return false;
+    return trial;
   };
-  for (int rung = 1, failures = 0; rung <= kMostRungs && failures < kPatience; ++rung) {
+  double ratio = 1;
+  for (int rung = 1; rung <= kMostRungs; ++rung) {
     ratio *= kRung;
-    failures = consider(ratio) ? 0 : failures + 1;
+    const Trial trial = consider(ratio);
+    if (trial.error - static_cast<double>(count) * trial.step * trial.step / 4 > least.error) break;
   }
-  double step = best * (1 - kRung);
-  for (int i = 0; i < kThirds; ++i) {
+  // Few values make a bumpy curve and are quick to look at.
+  const double below = best * kRung, above = std::min(1.0, best / kRung);
+  const int between = static_cast<int>(std::min<size_t>(8, 8192 / std::max<size_t>(1, count)));
+  for (int i = 1; i <= between; ++i) consider(below + (above - below) * i / (between + 1));
+  double step = between ? (above - below) / (between + 1) : best * (1 - kRung);
+  for (int i = 0; i < kShrinking; ++i) {
     step *= 0.55;
     const double centre = best;
-    if (!consider(centre - step) && centre + step <= 1) consider(centre + step);
+    consider(centre - step);
+    if (best == centre && centre + step <= 1) consider(centre + step);
   }
   return best;
 }
@@ -130,41 +149,46 @@ Interval scaled(const Interval& interval, double lo_ratio, double hi_ratio) {
 
 Interval mse_interval(Pieces pieces, const QuantScheme& scheme) {
   const Interval widest = ends(pieces);
-  const auto error = [&](const Interval& interval) {
+  size_t count = 0;
+  for (const auto piece : pieces) count += piece.size();
+  const auto trial = [&](const Interval& interval) {
     const Grid grid = grid_over(interval, scheme);
     double sum = 0;
     for (const auto piece : pieces) sum += kernels::quantization_error(piece, grid);
-    return sum;
+    return Trial{sum, grid.scale};
   };
-  const double both = best_ratio([&](double ratio) { return error(scaled(widest, ratio, ratio)); });
+  const double both = best_ratio([&](double ratio) { return trial(scaled(widest, ratio, ratio)); }, count);
   if (scheme.symmetric) return scaled(widest, both, both);
   // Affine ends are free of each other: each is searched again with the other held.
-  double lo = both, hi = both, least = error(scaled(widest, lo, hi));
-  const double wider_hi = best_ratio([&](double ratio) { return error(scaled(widest, lo, ratio)); });
-  if (const double found = error(scaled(widest, lo, wider_hi)); found < least) {
+  double lo = both, hi = both, least = trial(scaled(widest, lo, hi)).error;
+  const double wider_hi = best_ratio([&](double ratio) { return trial(scaled(widest, lo, ratio)); }, count);
+  if (const double found = trial(scaled(widest, lo, wider_hi)).error; found < least) {
     hi = wider_hi;
     least = found;
   }
-  const double wider_lo = best_ratio([&](double ratio) { return error(scaled(widest, ratio, hi)); });
-  if (error(scaled(widest, wider_lo, hi)) < least) lo = wider_lo;
+  const double wider_lo = best_ratio([&](double ratio) { return trial(scaled(widest, ratio, hi)); }, count);
+  if (trial(scaled(widest, wider_lo, hi)).error < least) lo = wider_lo;
   return scaled(widest, lo, hi);
 }
 
 }  // namespace
 
-Grid find_grid(Pieces pieces, const QuantScheme& scheme, const RangeChoice& range) {
+Grid find_grid(Pieces pieces, const QuantScheme& scheme, const RangeChoice& range, bool zeros_are_pruned) {
   if (scheme.bits == 1 && scheme.symmetric) {
-    const float magnitude = static_cast<float>(spread(pieces).mean_magnitude);
+    const float magnitude = static_cast<float>(spread(pieces, zeros_are_pruned).mean_magnitude);
     return grid_over({-magnitude, magnitude}, scheme);
   }
   switch (range.kind) {
     case RangeKind::MinMax: return grid_over(ends(pieces), scheme);
-    case RangeKind::Percentile: return grid_over(percentile_interval(pieces, scheme.symmetric, range.percentile), scheme);
+    case RangeKind::Percentile:
+      return grid_over(percentile_interval(pieces, scheme.symmetric, range.percentile, zeros_are_pruned), scheme);
     case RangeKind::Sigma: {
-      const Spread found = spread(pieces);
+      const Spread found = spread(pieces, zeros_are_pruned);
       const Interval widest = ends(pieces);
       const double reach = range.sigmas * found.deviation;
-      return grid_over({std::max(widest.lo, static_cast<float>(found.mean - reach)), std::min(widest.hi, static_cast<float>(found.mean + reach))}, scheme);
+      return grid_over({std::max(widest.lo, static_cast<float>(found.mean - reach)),
+                        std::min(widest.hi, static_cast<float>(found.mean + reach))},
+                       scheme);
     }
     case RangeKind::Mse: return grid_over(mse_interval(pieces, scheme), scheme);
   }

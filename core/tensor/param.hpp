@@ -2,6 +2,7 @@
 // and coders exploit. A model whose promises are forgotten still runs.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -14,7 +15,7 @@ namespace nibble {
 
 /// What shares one scale.
 enum class Granularity : uint8_t {
-  Global,   ///< all weights that the step touches
+  Global,  ///< all weights that the step touches
   Tensor,
   Channel,  ///< one output channel
   Group,    ///< group_size consecutive inputs of one output channel
@@ -33,8 +34,8 @@ struct QuantScheme {
 int32_t lowest_code(const QuantScheme& scheme);
 int32_t highest_code(const QuantScheme& scheme);
 
-/// What was found: value = scale * (code - zero_point), rounded to the tensor's type. One entry per tensor, per channel,
-/// or per channel and group ([channels, groups of one channel]).
+/// What was found: value = scale * (code - zero_point), rounded to the tensor's type. One entry per tensor, per
+/// channel, or per channel and group ([channels, groups of one channel]).
 struct QuantParams {
   QuantScheme scheme;
   std::vector<float> scale;
@@ -55,32 +56,56 @@ struct Param {
   std::optional<QuantParams> grid;
 };
 
-/// A weight seen as rows, one per output channel: the shape is [outer, channels, inner] around the channel axis, and row c
-/// is its elements in storage order. A weight without a channel axis is one row.
+/// A weight seen as rows, one per output channel: the shape is [outer, channels, inner] around the channel axis, and
+/// row c is its elements in storage order. A weight without a channel axis is one row; so is one without elements,
+/// because the extents beside its 0 are whatever a file says and cost it no bytes.
 struct Rows {
   size_t outer = 1, channels = 1, inner = 1;
   size_t length() const { return outer * inner; }  ///< elements of a row
 };
 Rows rows_of(const Shape& shape, std::optional<size_t> channel_axis);
 
-/// [outer, channels, inner] to [channels, outer, inner] and back. Not in place; nothing to do where outer == 1.
-void gather_rows(std::span<const float> values, const Rows& rows, std::span<float> out);
-void scatter_rows(std::span<const float> values, const Rows& rows, std::span<float> out);
+/// Copies rows first to first + count out of the weight's own order into row order, [count, length], and back.
+template <class T>
+void gather_rows(std::span<const T> values, const Rows& rows, size_t first, size_t count, std::span<T> block) {
+  for (size_t o = 0; o < rows.outer; ++o) {
+    for (size_t c = 0; c < count; ++c) {
+      const T* from = values.data() + (o * rows.channels + first + c) * rows.inner;
+      std::copy_n(from, rows.inner, block.data() + c * rows.length() + o * rows.inner);
+    }
+  }
+}
+template <class T>
+void scatter_rows(std::span<const T> block, const Rows& rows, size_t first, size_t count, std::span<T> values) {
+  for (size_t o = 0; o < rows.outer; ++o) {
+    for (size_t c = 0; c < count; ++c) {
+      const T* from = block.data() + c * rows.length() + o * rows.inner;
+      std::copy_n(from, rows.inner, values.data() + (o * rows.channels + first + c) * rows.inner);
+    }
+  }
+}
 
-/// The rows of a weight, in place where they already are contiguous.
-class RowView {
- public:
-  RowView(std::span<const float> values, const Rows& rows);
-  RowView(RowView&&) = default;
-  RowView(const RowView&) = delete;  // all_ may point into gathered_
-  std::span<const float> all() const { return all_; }
-  std::span<const float> row(size_t c) const { return all_.subspan(c * length_, length_); }
+/// How many rows are worked on at a time where they are not contiguous: about 64 K elements, so that a weight never
+/// needs room for a second copy of itself.
+size_t rows_per_block(const Rows& rows);
 
- private:
-  std::vector<float> gathered_;
-  std::span<const float> all_;
-  size_t length_;
-};
+/// Calls visit(first, count, block) for successive rows, block being [count, length] in row order: one call, in place,
+/// where the rows are contiguous; copies otherwise.
+template <class T, class Visit>
+void for_each_row_block(std::span<const T> values, const Rows& rows, const Visit& visit) {
+  if (rows.outer == 1) {
+    visit(size_t{0}, rows.channels, values);
+    return;
+  }
+  const size_t step = rows_per_block(rows);
+  std::vector<T> buffer(step * rows.length());
+  for (size_t first = 0; first < rows.channels; first += step) {
+    const size_t count = std::min(step, rows.channels - first);
+    const std::span<T> block = std::span(buffer).first(count * rows.length());
+    gather_rows(values, rows, first, count, block);
+    visit(first, count, std::span<const T>(block));
+  }
+}
 
 /// Groups of `group_size` that a row of `length` is cut into; the last may be shorter. 0 for an empty row.
 size_t groups_of(size_t length, size_t group_size);

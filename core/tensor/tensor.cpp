@@ -18,11 +18,11 @@ struct DTypeFacts {
 
 // In the order of DType.
 constexpr DTypeFacts kFacts[] = {
-    {"float32", 32},      {"float64", 64},        {"float16", 16},    {"bfloat16", 16},       {"float8e4m3fn", 8},
-    {"float8e4m3fnuz", 8}, {"float8e5m2", 8},      {"float8e5m2fnuz", 8}, {"float8e8m0", 8},    {"float4e2m1", 4},
-    {"int8", 8},          {"uint8", 8},           {"int16", 16},      {"uint16", 16},         {"int32", 32},
-    {"uint32", 32},       {"int64", 64},          {"uint64", 64},     {"int4", 4},            {"uint4", 4},
-    {"int2", 2},          {"uint2", 2},           {"bool", 8},        {"complex64", 64},      {"complex128", 128},
+    {"float32", 32},       {"float64", 64},   {"float16", 16},       {"bfloat16", 16},  {"float8e4m3fn", 8},
+    {"float8e4m3fnuz", 8}, {"float8e5m2", 8}, {"float8e5m2fnuz", 8}, {"float8e8m0", 8}, {"float4e2m1", 4},
+    {"int8", 8},           {"uint8", 8},      {"int16", 16},         {"uint16", 16},    {"int32", 32},
+    {"uint32", 32},        {"int64", 64},     {"uint64", 64},        {"int4", 4},       {"uint4", 4},
+    {"int2", 2},           {"uint2", 2},      {"bool", 8},           {"complex64", 64}, {"complex128", 128},
     {"string", 0},
 };
 static_assert(std::size(kFacts) == static_cast<size_t>(DType::String) + 1);
@@ -47,7 +47,8 @@ size_t elements_of(const Shape& shape, std::string_view where) {
   size_t product = 1;
   for (size_t extent : shape) {
     if (extent > kMostElements / product) {
-      fail(ErrorCode::BadFile, std::string(where), "shape " + to_string(shape) + " has more elements than a file can hold");
+      fail(ErrorCode::BadFile, std::string(where),
+           "shape " + to_string(shape) + " has more elements than a file can hold");
     }
     product *= extent;
   }
@@ -63,7 +64,8 @@ std::string to_string(const Shape& shape) {
 
 size_t bytes_for(DType dtype, size_t elements) {
   const uint64_t bytes = (uint64_t{elements} * static_cast<uint64_t>(bits_of(dtype)) + 7) / 8;
-  if (bytes > SIZE_MAX / 2) fail(ErrorCode::OutOfMemory, "", "a tensor of " + std::to_string(bytes) + " bytes does not fit this machine");
+  if (bytes > SIZE_MAX / 2)
+    fail(ErrorCode::OutOfMemory, "", "a tensor of " + std::to_string(bytes) + " bytes does not fit this machine");
   return static_cast<size_t>(bytes);
 }
 
@@ -89,6 +91,28 @@ Tensor Tensor::copy_of(DType dtype, Shape shape, std::span<const std::byte> byte
              std::to_string(tensor.size_) + " bytes, got " + std::to_string(bytes.size()));
   }
   if (!bytes.empty()) std::memcpy(tensor.storage_.get(), bytes.data(), bytes.size());
+  return tensor;
+}
+
+FileBytes::FileBytes(std::span<const std::byte> bytes) : bytes_(new std::byte[bytes.size()]), size_(bytes.size()) {
+  if (!bytes.empty()) std::memcpy(bytes_.get(), bytes.data(), bytes.size());
+}
+
+Tensor Tensor::borrow(DType dtype, Shape shape, const FileBytes& file, std::span<const std::byte> bytes, size_t slack) {
+  constexpr size_t kWorthIt = 1024;  // below this a tensor that keeps a whole file alive costs more than it saves
+  const size_t unit = std::min<size_t>(8, static_cast<size_t>(std::max(8, bits_of(dtype)) / 8));
+  const size_t shift = reinterpret_cast<uintptr_t>(bytes.data()) % unit;
+  if (bytes.size() < kWorthIt || shift > slack) return copy_of(dtype, std::move(shape), bytes);
+  const size_t elements = elements_of(shape);
+  if (bytes.size() != bytes_for(dtype, elements)) return copy_of(dtype, std::move(shape), bytes);  // which refuses it
+  std::byte* const start = file.bytes_.get() + (bytes.data() - file.bytes_.get()) - shift;
+  if (shift) std::memmove(start, bytes.data(), bytes.size());
+  Tensor tensor;
+  tensor.dtype_ = dtype;
+  tensor.shape_ = std::move(shape);
+  tensor.elements_ = elements;
+  tensor.size_ = bytes.size();
+  tensor.storage_ = std::shared_ptr<std::byte[]>(file.bytes_, start);
   return tensor;
 }
 

@@ -14,11 +14,31 @@ namespace nibble {
 
 /// Element types. The sub-byte types are stored packed, first element in the low bits, as ONNX does.
 enum class DType : uint8_t {
-  Float32, Float64, Float16, BFloat16,
-  Float8E4M3FN, Float8E4M3FNUZ, Float8E5M2, Float8E5M2FNUZ, Float8E8M0, Float4E2M1,
-  Int8, UInt8, Int16, UInt16, Int32, UInt32, Int64, UInt64,
-  Int4, UInt4, Int2, UInt2,
-  Bool, Complex64, Complex128,
+  Float32,
+  Float64,
+  Float16,
+  BFloat16,
+  Float8E4M3FN,
+  Float8E4M3FNUZ,
+  Float8E5M2,
+  Float8E5M2FNUZ,
+  Float8E8M0,
+  Float4E2M1,
+  Int8,
+  UInt8,
+  Int16,
+  UInt16,
+  Int32,
+  UInt32,
+  Int64,
+  UInt64,
+  Int4,
+  UInt4,
+  Int2,
+  UInt2,
+  Bool,
+  Complex64,
+  Complex128,
   String,  ///< has elements but no bytes here: a format keeps the text itself
 };
 
@@ -40,6 +60,21 @@ size_t elements_of(const Shape& shape, std::string_view where = "");
 /// "20x1x5x5"; "scalar" for rank 0.
 std::string to_string(const Shape& shape);
 
+/// The bytes of a file that are ours to keep: tensors may point into them, and they live as long as one does.
+class FileBytes {
+ public:
+  FileBytes() = default;
+  FileBytes(std::shared_ptr<std::byte[]> bytes, size_t size) : bytes_(std::move(bytes)), size_(size) {}
+  /// A copy.
+  FileBytes(std::span<const std::byte> bytes);
+  std::span<const std::byte> span() const { return {bytes_.get(), size_}; }
+
+ private:
+  friend class Tensor;
+  std::shared_ptr<std::byte[]> bytes_;
+  size_t size_ = 0;
+};
+
 class Tensor {
  public:
   Tensor() = default;
@@ -48,6 +83,10 @@ class Tensor {
   static Tensor allocate(DType dtype, Shape shape);
   /// A copy of `bytes`, whose number must be bytes_for(dtype, elements).
   static Tensor copy_of(DType dtype, Shape shape, std::span<const std::byte> bytes);
+  /// A tensor that points into `file`, where `bytes` (part of it) lies. Where that is not aligned for the type, the
+  /// bytes are moved down by at most `slack`, the number of bytes before them that are no longer needed; where that is
+  /// not enough, or the tensor is small, they are copied.
+  static Tensor borrow(DType dtype, Shape shape, const FileBytes& file, std::span<const std::byte> bytes, size_t slack);
   template <class T>
   static Tensor from(DType dtype, Shape shape, std::span<const T> values) {
     return copy_of(dtype, std::move(shape), std::as_bytes(values));
@@ -59,6 +98,9 @@ class Tensor {
   std::span<const std::byte> bytes() const { return {storage_.get(), size_}; }
   /// True where two tensors are the same storage: nothing has been written since one was copied from the other.
   bool same_storage(const Tensor& other) const { return storage_ == other.storage_; }
+
+  /// True where writing would not have to clone.
+  bool is_unshared() const { return storage_.use_count() == 1; }
 
   /// The elements as T, whose size must be the type's. Valid while this tensor lives and is not written.
   template <class T>

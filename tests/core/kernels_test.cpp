@@ -184,6 +184,14 @@ TEST_CASE("min_max leaves out what is not finite and counts it") {
   CHECK(none.max == 0.0f);
 }
 
+TEST_CASE("min_max gives +0 for a zero of either sign") {
+  for (const size_t size : {1, 16, 37}) {
+    const MinMax found = min_max(std::vector<float>(size, -0.0f));
+    CHECK(same_bits(found.min, 0.0f));
+    CHECK(same_bits(found.max, 0.0f));
+  }
+}
+
 TEST_CASE("abs_max agrees with its twin") {
   for_each_input([](std::span<const float> x, size_t) { CHECK(same_bits(abs_max(x), reference::abs_max(x))); });
 }
@@ -314,6 +322,27 @@ TEST_CASE("kth_magnitude gives the k-th entry of the sorted magnitudes") {
     CHECK(found.magnitude == sorted[k]);
     CHECK(found.below ==
           static_cast<size_t>(std::lower_bound(sorted.begin(), sorted.end(), sorted[k]) - sorted.begin()));
+  }
+}
+
+TEST_CASE("kth_value gives the k-th entry of the sorted finite values, with and without zeros") {
+  std::vector<float> a(777), b(1300);
+  for (size_t i = 0; i < a.size(); ++i) a[i] = (uniform24(5, i) - 0.5f) * (i % 7 ? 1.0f : 1e-30f);
+  for (size_t i = 0; i < b.size(); ++i) b[i] = i % 3 ? uniform24(6, i) - 0.7f : 0.0f;
+  a[3] = kInf, a[4] = -kInf, a[5] = std::nanf(""), a[6] = -0.0f, b[1] = 3e38f, b[2] = -3e38f;
+  const std::span<const float> parts[] = {a, b};
+  for (const bool skip_zeros : {false, true}) {
+    std::vector<float> sorted;
+    for (const auto part : parts) {
+      for (const float v : part) {
+        if (std::isfinite(v) && !(skip_zeros && v == 0)) sorted.push_back(v);
+      }
+    }
+    std::sort(sorted.begin(), sorted.end());
+    for (const size_t k : {size_t{0}, size_t{1}, sorted.size() / 3, sorted.size() / 2, sorted.size() - 1}) {
+      CHECK(kth_value(parts, k, skip_zeros) == sorted[k]);
+      CHECK(kth_value(parts, k, skip_zeros) == reference::kth_value(parts, k, skip_zeros));
+    }
   }
 }
 

@@ -187,6 +187,18 @@ test("external data beside the model is found, and named when it is not there", 
   expect((await nibble(["inspect", "external.onnx", "--external", "elsewhere/weights.bin"])).code).toBe(0);
 });
 
+test("external data is an input that a report does not overwrite", async () => {
+  const { model, external } = externalNet("weights.bin");
+  writeFileSync(at("external.onnx"), model);
+  writeFileSync(at("weights.bin"), external);
+  const args = ["compress", "external.onnx", "--bits", "8", "-o", "small.onnx", "--report", "weights.bin"];
+  const { code, error } = await nibble(args);
+  expect(code).toBe(2);
+  expect(error).toContain("overwritten");
+  expect(readFileSync(at("weights.bin")).equals(Buffer.from(external))).toBe(true);
+  expect(existsSync(at("small.onnx"))).toBe(false);
+});
+
 test("a model cannot reach for files outside of its folder", async () => {
   mkdirSync(at("inner"));
   writeFileSync(at("weights.bin"), externalNet().external);

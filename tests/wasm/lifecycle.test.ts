@@ -1,4 +1,6 @@
 // The client alone, over a host made of a few lines: what happens when the engine's thread dies, and in which order.
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { expose } from "comlink";
 import { afterEach, expect, test } from "vitest";
 import { createLoad } from "../../wasm/src/client";
@@ -181,6 +183,26 @@ test("disposing twice and disposing what a dead thread held do no harm", async (
   expect(hosts[1]!.log).toEqual([]);
 });
 
+test("a model disposed of while it is made again is freed after that", async () => {
+  const { engine, hosts } = await fake();
+  const model = await open(engine);
+  await expect(model.compress(recipe("trap"))).rejects.toMatchObject({ code: "internal" });
+  const last = model.export();
+  model.dispose();
+  expect(text(await last)).toBe("file");
+  await engine.check("{}");
+  expect(hosts[1]!.log).toEqual(["open", "close file"]);
+});
+
+test("disposing of what a dead thread held starts no new thread", async () => {
+  const { engine, hosts } = await fake();
+  const model = await open(engine);
+  await expect(model.compress(recipe("trap"))).rejects.toMatchObject({ code: "internal" });
+  model.dispose();
+  await new Promise((later) => setTimeout(later, 10));
+  expect(hosts).toHaveLength(1);
+});
+
 test("using frees a model at the end of its block", async () => {
   const { engine, hosts } = await fake();
   {
@@ -189,6 +211,31 @@ test("using frees a model at the end of its block", async () => {
   }
   await engine.check("{}");
   expect(hosts[0]!.log).toEqual(["open", "close file"]);
+});
+
+test("a model that nobody holds any more is freed with its garbage", async () => {
+  const { engine, hosts } = await fake();
+  const forget = async () => void (await open(engine, "forgotten"));
+  await forget();
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  await expect
+    .poll(() => {
+      collect();
+      return hosts[0]!.log;
+    })
+    .toContain("close forgotten");
+});
+
+test("a result keeps what it was made from, held or not", async () => {
+  const { engine, hosts } = await fake();
+  const compressed = async () => (await (await open(engine)).compress(recipe("a"))).model;
+  const result = await compressed();
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  await expect.poll(() => (collect(), hosts[0]!.log)).toContain("close file");
+  await expect(result.compress(recipe("trap"))).rejects.toMatchObject({ code: "internal" });
+  expect(text(await result.export())).toBe("file+a");
 });
 
 test("close rejects what runs and what waits, and everything after", async () => {
@@ -223,6 +270,31 @@ test("an error thrown by a progress listener reaches the caller and harms nothin
   await expect(model.compress(recipe("a"), { onProgress })).rejects.toThrow("from the listener");
   expect(text(await model.export())).toBe("file");
   expect(hosts).toHaveLength(1);
+});
+
+test("loading can be stopped", async () => {
+  const platform = (stop: AbortController): Platform => ({
+    wasm: async () => {
+      stop.abort();
+      return { bytes: kEmptyModule, source: "test" };
+    },
+    thread: () => Promise.reject(new Error("not reached")),
+    local: () => Promise.reject(new Error("not reached")),
+  });
+  const stop = new AbortController();
+  await expect(createLoad(platform(stop))({ signal: stop.signal })).rejects.toMatchObject({ code: "cancelled" });
+});
+
+test("a thread that cannot be started is an error of its own, and is tried again", async () => {
+  let tries = 0;
+  const platform: Platform = {
+    wasm: async () => ({ bytes: kEmptyModule, source: "test" }),
+    thread: () => Promise.reject(new Error(`no threads today (${++tries})`)),
+    local: () => Promise.reject(new Error("not reached")),
+  };
+  for (const message of ["no threads today (1)", "no threads today (2)"]) {
+    await expect(createLoad(platform)()).rejects.toMatchObject({ name: "NibbleError", code: "internal", message });
+  }
 });
 
 test("what is not a file, a recipe or a model is refused with a sentence", async () => {

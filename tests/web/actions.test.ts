@@ -35,7 +35,8 @@ vi.mock("nibble-nn", async () => {
           engine.running--;
         }
       },
-      picture: (name: string, result: object, options: object) => model.picture(name, Object.getPrototypeOf(result), options),
+      picture: (name: string, result: object, options: object) =>
+        model.picture(name, Object.getPrototypeOf(result), options),
       dispose() {
         if (!disposed) engine.live--;
         disposed = true;
@@ -161,6 +162,19 @@ test("missing external data is asked for, and completes the model when it comes"
   await actions.openFiles([new File(["x"], "weights.bin")]);
   expect(engine.opened.at(-1)).toEqual({ name: "external.onnx", external: ["weights.bin"] });
   expect(state.opened.value?.file).toBe("external.onnx");
+});
+
+test("a sample that arrives after the user has dropped a file is not opened", async () => {
+  let arrive = (): void => {};
+  const fetched = new Promise<Response>((resolve) => (arrive = () => resolve(new Response(sample))));
+  vi.stubGlobal("document", { baseURI: "http://localhost/" });
+  vi.stubGlobal("fetch", () => fetched);
+  const opening = actions.openSample("simplenet");
+  await actions.openFiles([modelFile("mine.onnx")]);
+  arrive();
+  await opening;
+  vi.unstubAllGlobals();
+  expect(state.opened.value?.file).toBe("mine.onnx");
 });
 
 test("files dropped together are a model and its external data, in any order", async () => {

@@ -1,8 +1,27 @@
 // The engine's interface over plain TypeScript arithmetic, for working on the page without a built module and for
 // testing the page's actions. It reads float32 weights of an ONNX file, prunes and quantizes them for real (min-max,
 // nearest), and measures the error; its export is the opened file with the values changed, in float.
-import { NibbleError, type Engine, type Format, type LoadOptions, type Model, type OpenOptions, type Bytes } from "../../wasm/src/api";
-import type { CallOptions, ModelInfo, PictureOptions, QuantizeStep, Recipe, Report, Statistics, WeightInfo, WeightPicture, WeightReport } from "../../wasm/src/types";
+import {
+  NibbleError,
+  type Engine,
+  type Format,
+  type LoadOptions,
+  type Model,
+  type OpenOptions,
+  type Bytes,
+} from "../../wasm/src/api";
+import type {
+  CallOptions,
+  ModelInfo,
+  PictureOptions,
+  QuantizeStep,
+  Recipe,
+  Report,
+  Statistics,
+  WeightInfo,
+  WeightPicture,
+  WeightReport,
+} from "../../wasm/src/types";
 
 export * from "../../wasm/src/api";
 
@@ -33,7 +52,8 @@ function fields(bytes: Uint8Array, start: number, end: number): Field[] {
     if (wire === 0) found.push({ number, value: varint(), start: at, end: at });
     else if (wire === 2) {
       const length = varint();
-      if (at + length > end) throw new NibbleError("bad-file", `byte ${at}`, `expected ${length} bytes, found ${end - at}`);
+      if (at + length > end)
+        throw new NibbleError("bad-file", `byte ${at}`, `expected ${length} bytes, found ${end - at}`);
       found.push({ number, value: 0, start: at, end: at + length });
       at += length;
     } else if (wire === 5 || wire === 1) at += wire === 5 ? 4 : 8;
@@ -59,7 +79,15 @@ function statistics(values: Float32Array): Statistics {
     if (v === 0) zeros++;
   }
   const n = values.length || 1;
-  return { min, max, mean: sum / n, std: Math.sqrt(Math.max(0, squares / n - (sum / n) ** 2)), sparsity: zeros / n, nan: 0, infinite: 0 };
+  return {
+    min,
+    max,
+    mean: sum / n,
+    std: Math.sqrt(Math.max(0, squares / n - (sum / n) ** 2)),
+    sparsity: zeros / n,
+    nan: 0,
+    infinite: 0,
+  };
 }
 
 function read(bytes: Uint8Array): Weight[] {
@@ -110,7 +138,9 @@ class FakeModel implements Model {
       for (const step of recipe.steps) {
         if (step.layers?.exclude?.includes(weight.info.name)) continue;
         if (step.kind === "prune" && step.sparsity !== undefined) {
-          const cut = Float32Array.from(values, Math.abs).sort()[Math.max(0, Math.round(step.sparsity * values.length) - 1)];
+          const cut = Float32Array.from(values, Math.abs).sort()[
+            Math.max(0, Math.round(step.sparsity * values.length) - 1)
+          ];
           if (step.sparsity > 0) for (let i = 0; i < values.length; i++) if (Math.abs(values[i]) <= cut) values[i] = 0;
         } else if (step.kind === "quantize") quantize = step;
       }
@@ -125,12 +155,15 @@ class FakeModel implements Model {
           const low = symmetric ? -high : 0;
           const scale = symmetric ? Math.max(-min, max) / high || 1 : (Math.max(max, 0) - Math.min(min, 0)) / high || 1;
           const zero = symmetric ? 0 : Math.round(-Math.min(min, 0) / scale);
-          for (let i = 0; i < part.length; i++) part[i] = (Math.max(low, Math.min(high, Math.round(part[i] / scale) + zero)) - zero) * scale;
+          for (let i = 0; i < part.length; i++)
+            part[i] = (Math.max(low, Math.min(high, Math.round(part[i] / scale) + zero)) - zero) * scale;
           grids.push({ scale, zero, low, high });
         }
         levels.set(weight.info.name, (channel) => {
           const { scale, zero, low, high } = grids[grids.length > 1 ? channel : 0];
-          return high - low < 4096 ? Float32Array.from({ length: high - low + 1 }, (_, i) => (low + i - zero) * scale) : new Float32Array();
+          return high - low < 4096
+            ? Float32Array.from({ length: high - low + 1 }, (_, i) => (low + i - zero) * scale)
+            : new Float32Array();
         });
       }
       reports.push(this.#report(weight, values, quantize));
@@ -160,7 +193,13 @@ class FakeModel implements Model {
           max_abs_error: Math.max(...reports.map((weight) => weight.max_abs_error)),
           cosine: null,
         },
-        file: { format: "onnx", before: this.file.length, after: this.file.length - dense + file, opset_before: 13, opset_after: 13 },
+        file: {
+          format: "onnx",
+          before: this.file.length,
+          after: this.file.length - dense + file,
+          opset_before: 13,
+          opset_after: 13,
+        },
         weights: reports,
         steps: [],
         notes: [],
@@ -194,7 +233,11 @@ class FakeModel implements Model {
       sqnr_db: squares > 0 ? 10 * Math.log10(power / squares) : null,
       max_abs_error: largest,
       cosine: 1,
-      bytes: { dense: info.bytes, packed: Math.ceil((info.elements * bits) / 8) + scales * 4, file: Math.ceil((info.elements * stored) / 8) + scales * 4 },
+      bytes: {
+        dense: info.bytes,
+        packed: Math.ceil((info.elements * bits) / 8) + scales * 4,
+        file: Math.ceil((info.elements * stored) / 8) + scales * 4,
+      },
       stored: stored === 32 ? "float32" : `int${stored}`,
       note: null,
     };
@@ -204,7 +247,11 @@ class FakeModel implements Model {
     return this.weights.find(({ info }) => info.name === name)!.values.slice();
   }
 
-  async picture(name: string, result: Model, { bins = 128, channel = 0, rows: most = 128, columns: mostColumns = 256 }: PictureOptions = {}): Promise<WeightPicture> {
+  async picture(
+    name: string,
+    result: Model,
+    { bins = 128, channel = 0, rows: most = 128, columns: mostColumns = 256 }: PictureOptions = {},
+  ): Promise<WeightPicture> {
     const { info, values } = this.weights.find((weight) => weight.info.name === name)!;
     const other = (result as FakeModel).weights.find((weight) => weight.info.name === name)!.values;
     const { min: lo, max: hi } = info.statistics;
@@ -235,8 +282,18 @@ class FakeModel implements Model {
       name,
       before: { lo, hi, counts: histogram(values) },
       after: { lo, hi, counts: histogram(other) },
-      levels: (result as FakeModel).levels.get(name)?.(channel).filter((level) => level >= lo && level <= hi) ?? new Float32Array(),
-      error_map: { rows, columns, weight_rows: R, weight_columns: C, max: cells.reduce((a, b) => Math.max(a, b), 0), cells },
+      levels:
+        (result as FakeModel).levels
+          .get(name)?.(channel)
+          .filter((level) => level >= lo && level <= hi) ?? new Float32Array(),
+      error_map: {
+        rows,
+        columns,
+        weight_rows: R,
+        weight_columns: C,
+        max: cells.reduce((a, b) => Math.max(a, b), 0),
+        cells,
+      },
       channels: { mse, max_abs, sqnr_db: mse.map((error, r) => 10 * Math.log10(signal[r] / error)) },
     };
   }

@@ -11,7 +11,12 @@ const kContract: Recipe = {
   seed: 0,
   steps: [
     { kind: "prune", sparsity: 0.8, scope: "global", criterion: "magnitude", pattern: "unstructured" },
-    { kind: "quantize", scheme: { bits: 8, symmetric: true, granularity: "channel" }, range: "mse", rounding: "nearest" },
+    {
+      kind: "quantize",
+      scheme: { bits: 8, symmetric: true, granularity: "channel" },
+      range: "mse",
+      rounding: "nearest",
+    },
   ],
 };
 
@@ -25,14 +30,36 @@ const kSides: Record<string, r.Side> = {
     seed: 0,
     steps: [
       { ...r.pruneDraft(), on: true, pattern: "n:m", n: 1, m: 8 },
-      { ...r.quantizeDraft(), bits: 4, symmetric: false, granularity: "group", group_size: 64, range: "percentile", percentile: 99.5 },
+      {
+        ...r.quantizeDraft(),
+        bits: 4,
+        symmetric: false,
+        granularity: "group",
+        group_size: 64,
+        range: "percentile",
+        percentile: 99.5,
+      },
     ],
   },
   channels: {
     seed: 2 ** 53 - 1,
     steps: [
-      { ...r.pruneDraft(), on: true, pattern: "channels", sparsity: 0.25, scope: "global", layers: { exclude: ["fc2.weight", "a/b c:d,e=f&g|*?#%"] } },
-      { ...r.quantizeDraft(), on: false, range: "sigma", sigmas: 2.5, rounding: "stochastic", layers: { include: ["conv*"] } },
+      {
+        ...r.pruneDraft(),
+        on: true,
+        pattern: "channels",
+        sparsity: 0.25,
+        scope: "global",
+        layers: { exclude: ["fc2.weight", "a/b c:d,e=f&g|*?#%"] },
+      },
+      {
+        ...r.quantizeDraft(),
+        on: false,
+        range: "sigma",
+        sigmas: 2.5,
+        rounding: "stochastic",
+        layers: { include: ["conv*"] },
+      },
     ],
   },
   "three steps": {
@@ -58,7 +85,9 @@ test.each(Object.entries(kSides))("the address keeps the whole recipe: %s", (_na
   expect(place.side!.seed).toBe(side.seed);
   expect(r.recipeOf(place.side!)).toEqual(r.recipeOf(side));
   // Steps that are switched off keep their settings too.
-  expect(place.side!.steps.map((step) => [step.on, r.stepOf(step)])).toEqual(side.steps.map((step) => [step.on, r.stepOf(step)]));
+  expect(place.side!.steps.map((step) => [step.on, r.stepOf(step)])).toEqual(
+    side.steps.map((step) => [step.on, r.stepOf(step)]),
+  );
 });
 
 test("an address without a recipe leaves the recipe alone", () => {
@@ -84,7 +113,9 @@ test("an address with one kind of step gives a form with both", () => {
 
 /** Splits a command as a shell does: blanks outside single quotes. */
 const words = (command: string): string[] =>
-  [...command.matchAll(/(?:[^\s']|'[^']*')+/g)].map(([word]) => word.replace(/\\'|'/g, (mark) => (mark === "'" ? "" : "'")));
+  [...command.matchAll(/(?:[^\s']|'[^']*')+/g)].map(([word]) =>
+    word.replace(/\\'|'/g, (mark) => (mark === "'" ? "" : "'")),
+  );
 
 /** The recipe that the command's own parser reads, with the defaults that the command leaves unsaid. */
 function readBack(command: string): { recipe: Recipe; given: ReturnType<typeof parse> } {
@@ -137,6 +168,28 @@ test("putting one layer back leaves the others that its glob shut out", () => {
 test("putting a layer back into a step that names its layers adds its name", () => {
   const side: r.Side = { seed: 0, steps: [{ ...r.quantizeDraft(), layers: { include: ["a"] } }] };
   expect(r.withLayer(side, "b", true, ["a", "b"]).steps[0]!.layers).toEqual({ include: ["a", "b"] });
+});
+
+test("a layer gets bits of its own, shares them, and goes back", () => {
+  const first = r.firstSide();
+  const one = r.withOwnBits(first, "a", 4);
+  expect(r.recipeOf(one).steps).toEqual([
+    { ...r.stepOf(r.quantizeDraft()), layers: { exclude: ["a"] } },
+    { ...r.stepOf({ ...r.quantizeDraft(), bits: 4 }), layers: { include: ["a"] } },
+  ]);
+  const two = r.withOwnBits(one, "b", 4);
+  expect(two.steps.length).toBe(3);
+  expect(two.steps[2]!.layers.include).toEqual(["a", "b"]);
+  const moved = r.withOwnBits(two, "a", 2);
+  expect(["a", "b", "c"].map((name) => r.ownBits(moved, name))).toEqual([2, 4, null]);
+  expect(r.recipeOf(r.withOwnBits(r.withOwnBits(moved, "a", null), "b", null))).toEqual(r.recipeOf(first));
+  expect(r.recipeOf(r.withoutStep(two, 2))).toEqual(r.recipeOf(first));
+});
+
+test("a layer with bits of its own is quantized once, also after it was taken out and put back", () => {
+  const side = r.withOwnBits(r.firstSide(), "a", 4);
+  const back = r.withLayer(r.withLayer(side, "a", false, ["a", "b"]), "a", true, ["a", "b"]);
+  expect(r.recipeOf(back)).toEqual(r.recipeOf(side));
 });
 
 test("globs match whole names, and everything but * and ? stands for itself", () => {

@@ -27,7 +27,15 @@ test("a share is only called 0 % or 100 % when it is", () => {
 });
 
 test("bytes have three digits and decimal units", () => {
-  expect([0, 999, 1000, 88470, 999_499, 999_500, 1_067_185].map(bytes)).toEqual(["0 B", "999 B", "1.00 KB", "88.5 KB", "999 KB", "1.00 MB", "1.07 MB"]);
+  expect([0, 999, 1000, 88470, 999_499, 999_500, 1_067_185].map(bytes)).toEqual([
+    "0 B",
+    "999 B",
+    "1.00 KB",
+    "88.5 KB",
+    "999 KB",
+    "1.00 MB",
+    "1.07 MB",
+  ]);
 });
 
 test("reals keep four digits and turn scientific where tiny", () => {

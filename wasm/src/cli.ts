@@ -132,7 +132,7 @@ async function main(words: string[]): Promise<number> {
 async function inspect(path: string, args: Arguments): Promise<number> {
   const bar = progressBar();
   try {
-    const model = await openModel(path, args, bar);
+    const { model } = await openModel(path, args, bar);
     bar?.clear();
     return print(args.values.has("json") ? `${JSON.stringify(model.info, null, 2)}\n` : describeModel(model.info));
   } finally {
@@ -152,14 +152,14 @@ async function compress(path: string, args: Arguments): Promise<number> {
   if (output === "-" && process.stdout.isTTY) {
     throw new UsageError("the model would be written to the terminal: give -o FILE, or send stdout to a file");
   }
-  const inputs = [path, recipePath, ...((args.values.get("external") ?? []) as string[])];
-  for (const target of [output, reportPath]) {
-    for (const input of inputs) {
-      if (target && input && sameFile(target, input)) {
+  const refuseToOverwrite = (inputs: (string | undefined)[]) => {
+    for (const target of [output, reportPath]) {
+      if (target && inputs.some((input) => input && sameFile(target, input))) {
         throw new UsageError(`${target} is also an input and would be overwritten: choose another name`);
       }
     }
-  }
+  };
+  refuseToOverwrite([path, recipePath, ...((args.values.get("external") ?? []) as string[])]);
   if (reportPath && sameFile(reportPath, output)) throw new UsageError("the model and the report need two files");
 
   let recipe;
@@ -176,7 +176,8 @@ async function compress(path: string, args: Arguments): Promise<number> {
   try {
     // A wrong recipe is found before a large file is read.
     const checked = await withFlagNames(recipePath, async () => (await engine()).check(recipe));
-    const model = await openModel(path, args, bar);
+    const { model, beside } = await openModel(path, args, bar);
+    refuseToOverwrite(beside);
     const onProgress = bar && (({ phase, item, fraction }: Progress) => bar.show(phase, item, fraction));
     const result = await withFlagNames(recipePath, () => model.compress(checked, { onProgress }));
     const file = await result.model.export(format, { onProgress });
@@ -219,24 +220,30 @@ function formatOf(output: string): Format | undefined {
 let loaded: ReturnType<typeof load> | undefined;
 const engine = () => (loaded ??= load({ worker: false }));
 
-/** Opens a model with the external data that is named, and with what it asks for and lies beside it. */
-async function openModel(path: string, args: Arguments, bar: ProgressBar | undefined): Promise<Model> {
+/** Opens a model with the external data that is named, and with what it asks for and lies beside it: the paths of those. */
+async function openModel(
+  path: string,
+  args: Arguments,
+  bar: ProgressBar | undefined,
+): Promise<{ model: Model; beside: string[] }> {
   const file = await readInput(path);
   const external: Record<string, Uint8Array> = {};
   for (const name of (args.values.get("external") ?? []) as string[]) external[basename(name)] = await readInput(name);
   const name = path === "-" ? "stdin" : basename(path);
   const onProgress = bar && (({ phase, item, fraction }: Progress) => bar.show(phase, item, fraction));
+  const beside: string[] = [];
   for (;;) {
     try {
-      return await (await engine()).open(file, { name, external, onProgress });
+      return { model: await (await engine()).open(file, { name, external, onProgress }), beside };
     } catch (error) {
       if (!(error instanceof NibbleError) || error.code !== "bad-file" || path === "-") throw error;
       const wanted = /external data file "([^"]+)"/.exec(error.detail)?.[1];
       const known = Object.keys(external);
       if (!wanted || known.length >= kMostExternalFiles || known.includes(basename(wanted))) throw error;
-      const beside = fileBeside(path, wanted);
-      if (!beside) throw error;
-      external[basename(wanted)] = await readInput(beside);
+      const found = fileBeside(path, wanted);
+      if (!found) throw error;
+      beside.push(found);
+      external[basename(wanted)] = await readInput(found);
     }
   }
 }

@@ -12,6 +12,9 @@ import type { Host, NamedBlob, PictureParts, PictureScalars, Reply } from "./wir
 // Node 20 has no Symbol.dispose; code compiled from `using` looks it up under this name.
 if (!Symbol.dispose) Object.defineProperty(Symbol, "dispose", { value: Symbol("Symbol.dispose") });
 
+/** Made here and not where it is set: a function made inside of a call would keep the call's result alive. */
+const nothing = () => {};
+
 /** Makes the package's `load` for one platform. */
 export function createLoad(platform: Platform): Load {
   return async (options = {}) => {
@@ -40,7 +43,7 @@ class Session {
   /** Asks a session in this thread to stop; one in a thread of its own is ended instead. */
   stopping = false;
   /** Told when the session ends before the running call does. */
-  onEnd: (reason: NibbleError) => void = () => {};
+  onEnd: (reason: NibbleError) => void = nothing;
   #host: Promise<Host> | undefined;
   #thread: Thread | undefined;
 
@@ -56,7 +59,10 @@ class Session {
   }
 
   async #connect(): Promise<Host> {
-    const { platform, onProgress } = this;
+    const { platform } = this;
+    const onProgress = (progress: Progress) => {
+      if (!this.ended) this.onProgress(progress);
+    };
     let host: Host;
     if (this.threaded) {
       const onLost = (reason: string) =>
@@ -118,7 +124,7 @@ class EngineClient implements Engine {
   #waiting: Job[] = [];
   #running: Job | undefined;
   #closed = false;
-  #onProgress: (progress: Progress) => void = () => {};
+  #onProgress: (progress: Progress) => void = nothing;
   #registry = new FinalizationRegistry<ModelState>((state) => this.release(state));
 
   constructor(
@@ -175,8 +181,9 @@ class EngineClient implements Engine {
   }
 
   #free(state: ModelState): void {
-    if (this.#closed || !state.session || state.session.ended) return;
+    if (this.#closed) return;
     this.call(undefined, async (call) => {
+      // Looked up when its turn comes: a call before it may have made the model again.
       if (state.session === call.session) await call.ask((host) => host.close(state.handle));
       state.session = undefined;
     }).catch(() => {}); // the session ended, and the model with it
@@ -219,8 +226,8 @@ class EngineClient implements Engine {
             this.#drop(session, reason);
             reject(reason);
           } finally {
-            session.onEnd = () => {};
-            this.#onProgress = () => {};
+            session.onEnd = nothing;
+            this.#onProgress = nothing;
             session.hold(false);
             signal?.removeEventListener("abort", stop);
           }
@@ -294,7 +301,8 @@ class Call {
   /** The model's number in this session. What has to be made again first takes its part of the progress. */
   async handle(state: ModelState): Promise<number> {
     const missing: ModelState[] = [];
-    for (let at: ModelState | undefined = state; at && at.session !== this.session;) {
+    let at: ModelState | undefined = state;
+    while (at && at.session !== this.session) {
       missing.unshift(at);
       at = at.origin.kind === "result" ? at.origin.parent : undefined;
     }

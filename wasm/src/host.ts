@@ -1,5 +1,5 @@
 // The engine's side of the wire: turns module calls into replies. Runs inside a worker, or in the caller's own thread.
-import type { Buffer, EngineModule, Files, Listener, Outcome } from "./module";
+import type { EngineModule, Files, Listener, Outcome } from "./module";
 import createEngine from "engine-module";
 import { NibbleError } from "./api";
 import type { ErrorCode, Progress } from "./types";
@@ -61,22 +61,16 @@ export function createHost({ onProgress, stopped }: HostOptions): Host {
     open: (files) =>
       reply(async () => {
         const staged = new (module().Files)();
-        const buffers: Buffer[] = [];
+        let model: number;
         try {
-          await stage(files, staged, buffers, report);
+          await stage(files, staged, report);
           const listener: Listener = (phase, item, fraction) =>
             report(phase, item, kLoadShare + (1 - kLoadShare) * fraction);
-          const model = unwrap(module().open(staged, listener));
-          return { model, info: unwrap(module().describe(model)) };
+          model = unwrap(module().open(staged, listener));
         } finally {
-          // After a trap the module may refuse even this; the first error is the one that matters.
-          try {
-            for (const buffer of buffers) buffer.delete();
-            staged.delete();
-          } catch {
-            // the whole module is replaced
-          }
+          release(staged);
         }
+        return { model, info: unwrap(module().describe(model)) };
       }),
 
     check: (recipe) => reply(() => unwrap(module().check(recipe))),
@@ -143,7 +137,7 @@ async function instantiate(wasm: WebAssembly.Module): Promise<EngineModule> {
 }
 
 /** Copies the files into the heap piece by piece: the whole file is never twice in memory on this side. */
-async function stage(files: NamedBlob[], staged: Files, buffers: Buffer[], report: Listener): Promise<void> {
+async function stage(files: NamedBlob[], staged: Files, report: Listener): Promise<void> {
   const total = Math.max(
     1,
     files.reduce((sum, file) => sum + file.blob.size, 0),
@@ -151,13 +145,26 @@ async function stage(files: NamedBlob[], staged: Files, buffers: Buffer[], repor
   let done = 0;
   for (const { name, blob } of files) {
     const buffer = unwrap(staged.add(name, blob.size));
-    buffers.push(buffer);
-    for (let at = 0; at < blob.size; at += kChunk) {
-      const chunk = await read(blob.slice(at, at + kChunk), name);
-      buffer.view().set(chunk, at);
-      done += chunk.length;
-      if (!report("load", name, (kLoadShare * done) / total)) throw new NibbleError("cancelled", "", "stopped");
+    try {
+      for (let at = 0; at < blob.size; at += kChunk) {
+        const chunk = await read(blob.slice(at, at + kChunk), name);
+        buffer.view().set(chunk, at);
+        done += chunk.length;
+        if (!report("load", name, (kLoadShare * done) / total)) throw new NibbleError("cancelled", "", "stopped");
+      }
+    } finally {
+      // Only this handle: the bytes stay with `staged`, which alone decides from here on how long they live.
+      release(buffer);
     }
+  }
+}
+
+/** After a trap the module may refuse even this; the first error is the one that matters, and the module is replaced. */
+function release(object: { delete(): void }): void {
+  try {
+    object.delete();
+  } catch {
+    // see above
   }
 }
 

@@ -52,7 +52,7 @@ function describe(bytes: Uint8Array): string {
     return (
       "an HTML page. The server answers a missing file with its start page: copy node_modules/nibble-nn/dist/engine.wasm " +
       'to that address, or say where it is with load({ wasmUrl }), or import "nibble-nn/inline", which needs no second ' +
-      'file. With Vite in development, optimizeDeps: { exclude: ["nibble-nn"] } also helps'
+      'file. With Vite 7 or older in development, optimizeDeps: { exclude: ["nibble-nn"] } also helps'
     );
   }
   if (start.startsWith("version https://git-lfs")) return "a Git LFS pointer: run git lfs pull";

@@ -33,6 +33,8 @@ export function bytes(count: number): string {
   return `${value < 9.995 ? value.toFixed(2) : value < 99.95 ? value.toFixed(1) : value.toFixed(0)} ${units[unit]}`;
 }
 
+const kNoWeights = "no weights that can be pruned or quantized";
+
 const number = (value: number | null) =>
   value === null ? "-" : value === 0 ? "0" : String(Number(value.toPrecision(4)));
 const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
@@ -68,7 +70,7 @@ export function describeModel(info: ModelInfo): string {
   return [
     [info.name, made.join(", ")].filter(Boolean).join(": "),
     "",
-    ...(rows.length > 0 ? [table(heads, rows)] : ["no weights that can be pruned or quantized"]),
+    rows.length > 0 ? table(heads, rows) : kNoWeights,
     "",
     `${plural(info.weights.length, "weight")}: ${plural(info.weight_parameters, "parameter")}, ${bytes(weightBytes)}; ` +
       `the whole model: ${plural(info.parameters, "parameter")}, file ${bytes(info.file_bytes)}`,
@@ -96,7 +98,7 @@ export function describeReport(report: Report): string {
       : "";
   const weightNotes = report.weights.flatMap(({ name, note }) => (note ? [{ where: name, message: note }] : []));
   return [
-    table(heads, rows),
+    rows.length > 0 ? table(heads, rows) : kNoWeights,
     "",
     `file     ${bytes(file.before)} -> ${bytes(file.after)}${change}`,
     `weights  ${bytes(total.bytes.dense)} -> ${bytes(total.bytes.packed)} when packed, ` +
@@ -128,7 +130,7 @@ export class ProgressBar {
   constructor(readonly stream: NodeJS.WriteStream) {}
 
   show(phase: string, item: string, fraction: number): void {
-    const width = Math.max(20, (this.stream.columns ?? 80) - 1);
+    const width = Math.max(20, (this.stream.columns || 80) - 1);
     const filled = Math.round(20 * Math.min(1, Math.max(0, fraction)));
     const bar = "=".repeat(filled).padEnd(20);
     const line = `[${bar}] ${String(Math.round(100 * fraction)).padStart(3)} %  ${phase} ${item}`;

@@ -4,7 +4,19 @@ import { batch } from "@preact/signals";
 import { load, NibbleError, type Bytes, type Engine, type Model, type Progress, type Recipe } from "nibble-nn";
 import { latest } from "./latest";
 import { language } from "./language";
-import { commandOf, hashOf, placeOf, recipeOf, sideOf, withBoth, withLayer, type Side, type StepDraft } from "./recipe";
+import {
+  commandOf,
+  hashOf,
+  placeOf,
+  recipeOf,
+  sideOf,
+  withBoth,
+  withLayer,
+  withOwnBits,
+  withoutStep,
+  type Side,
+  type StepDraft,
+} from "./recipe";
 import { SAMPLES } from "./samples";
 import * as state from "./state";
 
@@ -21,16 +33,20 @@ let loading: Promise<Engine> | null = null;
 let original: Model | null = null;
 /** What the newest run that worked gave, and the recipe it ran. */
 let result: { model: Model; side: Side } | null = null;
-let stopping: AbortController | null = null;
-/** The user asked to stop: the controls go back to the result that stays. */
+/** The work going on that can be stopped. */
+let stopping: { task: state.Work["task"]; controller: AbortController } | null = null;
+/** The user stopped a run: the controls go back to the result that stays. */
 let goBack = false;
 /** A file that could not be opened because its external data was missing: dropping that completes it. */
 let waiting: Source | null = null;
 
+/** The engine itself could not be started, which is not the fault of any file. */
+class NoEngine extends Error {}
+
 const engine = (): Promise<Engine> =>
-  (loading ??= load().catch((error) => {
+  (loading ??= load().catch((error: unknown) => {
     loading = null;
-    throw error;
+    throw new NoEngine(error instanceof Error ? error.message : String(error));
   }));
 
 /** Starts loading the engine, before anything is asked of it. */
@@ -39,9 +55,13 @@ export const warmUp = (): void => void engine().catch(() => {});
 const PROGRESS_AFTER = 300; // ms; shorter work would only make the page flicker
 
 /** Does one piece of work that can be cancelled, with a progress bar if it takes long. */
-async function cancellable<T>(task: state.Work["task"], work: (options: { signal: AbortSignal; onProgress: (p: Progress) => void }) => Promise<T>): Promise<T> {
+async function cancellable<T>(
+  task: state.Work["task"],
+  work: (options: { signal: AbortSignal; onProgress: (p: Progress) => void }) => Promise<T>,
+): Promise<T> {
   const started = performance.now();
-  const controller = (stopping = new AbortController());
+  const controller = new AbortController();
+  const mine = (stopping = { task, controller });
   let newest: Progress | null = null;
   const show = (): void => {
     const { phase = null, item = "", fraction = 0 } = newest ?? {};
@@ -50,13 +70,13 @@ async function cancellable<T>(task: state.Work["task"], work: (options: { signal
   const timer = setTimeout(show, PROGRESS_AFTER);
   const onProgress = (progress: Progress): void => {
     newest = progress;
-    if (performance.now() - started > PROGRESS_AFTER && stopping === controller) show();
+    if (performance.now() - started > PROGRESS_AFTER && stopping === mine) show();
   };
   try {
     return await work({ signal: controller.signal, onProgress });
   } finally {
     clearTimeout(timer);
-    if (stopping === controller) {
+    if (stopping === mine) {
       stopping = null;
       state.work.value = null;
     }
@@ -65,10 +85,11 @@ async function cancellable<T>(task: state.Work["task"], work: (options: { signal
 
 /** Puts an exception into words; true if it was a cancel. */
 function failed(error: unknown, file?: string): boolean {
-  const { code, where, detail } =
-    error instanceof NibbleError ? error : { code: "internal" as const, where: "", detail: error instanceof Error ? error.message : String(error) };
-  if (code === "cancelled") return true;
-  state.trouble.value = { code, where, detail, ...(file && { file }) };
+  const detail = error instanceof Error ? error.message : String(error);
+  if (error instanceof NoEngine) state.trouble.value = { code: "engine", where: "", detail };
+  else if (!(error instanceof NibbleError)) state.trouble.value = { code: "internal", where: "", detail };
+  else if (error.code === "cancelled") return true;
+  else state.trouble.value = { code: error.code, where: error.where, detail: error.detail, ...(file && { file }) };
   return false;
 }
 
@@ -94,6 +115,7 @@ const refresh = latest(async () => {
   } catch (error) {
     const good = state.shown.peek();
     if (failed(error) && goBack && good) state.side.value = good.side;
+  } finally {
     goBack = false;
   }
 });
@@ -104,7 +126,12 @@ const MEASURED = 4_000_000; // elements; larger weights are not copied to the pa
 async function look(before: Model, after: Model): Promise<void> {
   const weight = state.layer.peek()?.info;
   if (!weight) return;
-  const picture = await before.picture(weight.name, after, { bins: 160, channel: Math.min(state.channel.peek(), Math.max(0, weight.channels - 1)) });
+  const picture = await before.picture(weight.name, after, {
+    bins: 160,
+    rows: 128,
+    columns: 400, // about as many as there are pixels for them
+    channel: Math.min(state.channel.peek(), Math.max(0, weight.channels - 1)),
+  });
   state.picture.value = picture;
   if (state.widths.peek()?.name === weight.name) return;
   if (weight.channel_axis === null || weight.elements > MEASURED) {
@@ -125,23 +152,29 @@ async function look(before: Model, after: Model): Promise<void> {
 
 /** Stops what is going on; the page stays with the last good result. */
 export function cancel(): void {
-  goBack = true;
-  stopping?.abort();
+  if (!stopping) return;
+  goBack = stopping.task === "run";
+  stopping.controller.abort();
   state.said.value = { key: "cancelled" };
 }
 
 // --- Opening ---------------------------------------------------------------------------------------------------------
+
+/** Counts what the user asked to open: a sample that arrives after something newer was asked for is dropped. */
+let asked = 0;
 
 /** Opens a model; where that fails, what is open already stays. */
 async function openSource(next: Source, sample: string | null): Promise<void> {
   state.trouble.value = null;
   waiting = null;
   // A run of the old model would only be in the way.
-  stopping?.abort();
+  stopping?.controller.abort();
   await refresh.idle();
   let model: Model;
   try {
-    model = await cancellable("open", async (options) => (await engine()).open(next.bytes, { ...options, name: next.name, external: next.external }));
+    model = await cancellable("open", async (options) =>
+      (await engine()).open(next.bytes, { ...options, name: next.name, external: next.external }),
+    );
   } catch (error) {
     failed(error, next.name);
     const found = state.trouble.peek();
@@ -176,13 +209,20 @@ const looksLikeMissingData = (detail: string): boolean => /external data|missing
 
 export async function openSample(id: string): Promise<void> {
   const sample = SAMPLES.find((one) => one.id === id) ?? SAMPLES[0];
+  const mine = ++asked;
   try {
     const response = await fetch(new URL(sample.path, document.baseURI));
     if (!response.ok) throw new Error(`HTTP ${response.status}`);
     const name = sample.path.slice(sample.path.lastIndexOf("/") + 1);
-    await openSource({ bytes: await response.blob(), name, external: {} }, sample.id);
+    const bytes = await response.blob();
+    if (mine === asked) await openSource({ bytes, name, external: {} }, sample.id);
   } catch (error) {
-    state.trouble.value = { code: "fetch", where: sample.path, detail: error instanceof Error ? error.message : String(error) };
+    if (mine !== asked) return;
+    state.trouble.value = {
+      code: "fetch",
+      where: sample.path,
+      detail: error instanceof Error ? error.message : String(error),
+    };
   }
 }
 
@@ -191,8 +231,12 @@ const extensionOf = (name: string): string => /\.(\w+)$/.exec(name)?.[1].toLower
 /** Files that were dropped, pasted or picked: a recipe, or a model with its external data. */
 export async function openFiles(files: readonly File[]): Promise<void> {
   if (files.length === 0) return;
+  asked++;
   const recipe = files.find((file) => extensionOf(file.name) === "json");
-  if (recipe && files.length === 1) return loadRecipe(await recipe.text());
+  if (recipe) {
+    await loadRecipe(await recipe.text());
+    return openFiles(files.filter((file) => file !== recipe));
+  }
   const isModel = (file: File): boolean => ["onnx", "safetensors"].includes(extensionOf(file.name));
   const main = files.find(isModel) ?? (waiting ? null : files[0]);
   const rest = Object.fromEntries(files.filter((file) => file !== main).map((file) => [file.name, file]));
@@ -219,7 +263,23 @@ export function setSeed(seed: number): void {
 
 /** Takes a weight out of every step, or puts it back. */
 export function setLayer(name: string, on: boolean): void {
-  edit(withLayer(state.side.peek(), name, on, state.layers.peek().map(({ info }) => info.name)));
+  edit(
+    withLayer(
+      state.side.peek(),
+      name,
+      on,
+      state.layers.peek().map(({ info }) => info.name),
+    ),
+  );
+}
+
+/** Gives a weight bits of its own; null: like the others. */
+export function setOwnBits(name: string, bits: number | null): void {
+  edit(withOwnBits(state.side.peek(), name, bits));
+}
+
+export function removeStep(index: number): void {
+  edit(withoutStep(state.side.peek(), index));
 }
 
 export function select(name: string): void {
@@ -297,8 +357,10 @@ export async function goTo(hash: string): Promise<void> {
     if (side) state.side.value = side;
   });
   const now = state.opened.peek();
-  if (!now || (sample && sample !== now.sample)) await openSample(sample ?? SAMPLES[0].id);
-  else await refresh.ask();
+  if (now && (!sample || sample === now.sample)) return refresh.ask();
+  state.starting.value = !now;
+  await openSample(sample ?? SAMPLES[0].id);
+  state.starting.value = false;
 }
 
 async function copy(text: string, key: "copiedLink" | "copiedCommand" | "copiedRecipe"): Promise<void> {
@@ -319,4 +381,5 @@ async function copy(text: string, key: "copiedLink" | "copiedCommand" | "copiedR
 export const copyLink = (): Promise<void> => copy(new URL(currentHash(), location.href).href, "copiedLink");
 export const copyCommand = (): Promise<void> =>
   copy(commandOf(recipeOf(state.side.peek()), state.opened.peek()?.file ?? "model.onnx"), "copiedCommand");
-export const copyRecipe = (): Promise<void> => copy(`${JSON.stringify(recipeOf(state.side.peek()), null, 2)}\n`, "copiedRecipe");
+export const copyRecipe = (): Promise<void> =>
+  copy(`${JSON.stringify(recipeOf(state.side.peek()), null, 2)}\n`, "copiedRecipe");

@@ -46,7 +46,8 @@ export function causesOfLayer(
   if (quantized) {
     const places = { bits: report.bits, stored: report.stored, packed: bytes(report.bytes.packed) };
     const width = /\d+/.exec(report.stored);
-    if (report.stored.includes("float") && report.note) cost(t("causeFloat", { ...places, why: report.note }));
+    if (report.stored.includes("float") && report.note)
+      cost(t("causeFloat", { ...places, why: report.note.replace(/[.]$/, "") }));
     else if (report.stored.includes("float")) cost(t("causeFloatPlain", places));
     else if (width && Number(width[0]) > report.bits) fact(t("causeWider", places));
     const codes = Math.ceil((report.elements * report.bits) / 8);
@@ -70,12 +71,29 @@ function widest(widths: Float32Array): { channel: number; times: number } | null
 
 /** Sentences about the whole file. */
 export function causesOfFile(report: Report): Cause[] {
-  const { before, after } = report.file;
-  const quantized = report.weights.some(({ granularity }) => granularity !== null);
-  if (after > before && quantized) return [{ kind: "cost", text: t("causeLarger") }];
-  if (after >= before * 0.995 && !quantized && report.total.sqnr_db !== null) return [{ kind: "cost", text: t("causeSameFloat") }];
+  const { before, after, format } = report.file;
+  const quantized = report.weights.filter(({ granularity }) => granularity !== null);
+  if (quantized.length === 0) {
+    const unchanged = after < before * 0.995 || report.total.sqnr_db === null;
+    return unchanged ? aboutRest(report) : [{ kind: "cost", text: t("causeSameFloat") }];
+  }
+  if (quantized.every(({ stored }) => stored.includes("float"))) {
+    const packed = bytes(report.total.bytes.packed);
+    const why = new Set(quantized.map(({ note }) => note));
+    const note = why.size === 1 ? [...why][0] : null;
+    return [
+      { kind: "cost", text: t("causeAllFloat", { format: suffix(format), packed }) + (note ? ` (${note})` : "") },
+    ];
+  }
+  if (after > before) return [{ kind: "cost", text: t("causeLarger") }];
+  return aboutRest(report);
+}
+
+function aboutRest(report: Report): Cause[] {
   const rest = restOf(report);
-  return rest > after / 4 ? [{ kind: "fact", text: t("causeRest", { rest: bytes(rest) }) }] : [];
+  return report.weights.length > 0 && rest > report.file.after / 4
+    ? [{ kind: "fact", text: t("causeRest", { rest: bytes(rest) }) }]
+    : [];
 }
 
 /** Bytes of the file after that are not weights. */

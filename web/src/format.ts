@@ -39,6 +39,9 @@ export function bytesParts(value: number): [string, string] {
   return [format(value, { minimumFractionDigits: digits, maximumFractionDigits: digits }), UNITS[unit]];
 }
 
+/** Bits per weight, on average: one digit where it is not a whole number. */
+export const bits = (value: number): string => format(value, { maximumFractionDigits: 1 });
+
 /** A weight or an error: three or four significant digits, scientific where tiny. */
 export function real(value: number): string {
   if (!Number.isFinite(value)) return String(value);

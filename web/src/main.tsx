@@ -3,9 +3,10 @@
 import { effect } from "@preact/signals";
 import { render } from "preact";
 import * as actions from "./actions";
+import { bytes } from "./format";
 import { language } from "./language";
 import { fetchLessons } from "./lesson_link";
-import { dark, dragging, systemDark, theme } from "./state";
+import { dark, dragging, opened, shown, systemDark, theme, work } from "./state";
 import "./style/tokens.css";
 import "./style/page.css";
 import { t } from "./words";
@@ -29,9 +30,15 @@ effect(() => {
     // As above.
   }
 });
+// On their own: writing an attribute of the root restyles the whole page, also where it stays the same.
 effect(() => {
   document.documentElement.lang = language.value;
-  document.title = `Nibble: ${t("tagline")}`;
+});
+effect(() => {
+  const file = shown.value?.report.file;
+  document.title = file
+    ? `${work.value ? "⏳ " : ""}${bytes(file.after)} · ${opened.value?.file} · Nibble`
+    : `Nibble: ${t("tagline")}`;
 });
 
 actions.warmUp();

@@ -75,15 +75,14 @@ export const firstSide = (): Side => ({ seed: 0, steps: [pruneDraft(), quantizeD
 // --- Draft to recipe and back ----------------------------------------------------------------------------------------
 
 const filterOf = ({ include, exclude }: LayerFilter): { layers?: LayerFilter } =>
-  include || exclude?.length
-    ? { layers: { ...(include && { include }), ...(exclude?.length && { exclude }) } }
-    : {};
+  include || exclude?.length ? { layers: { ...(include && { include }), ...(exclude?.length && { exclude }) } } : {};
 
 /** The engine's step: only the fields that apply. */
 export function stepOf(draft: StepDraft): Step {
   const layers = filterOf(draft.layers);
   if (draft.kind === "prune") {
-    if (draft.pattern === "n:m") return { kind: "prune", criterion: "magnitude", pattern: `${draft.n}:${draft.m}`, ...layers };
+    if (draft.pattern === "n:m")
+      return { kind: "prune", criterion: "magnitude", pattern: `${draft.n}:${draft.m}`, ...layers };
     const share = draft.by === "sparsity" || draft.pattern === "channels" ? { sparsity: draft.sparsity } : null;
     // A threshold already says which weights go, so the scope makes no difference and is left out.
     const amount = share ? { ...share, scope: draft.scope } : { threshold: draft.threshold };
@@ -136,7 +135,11 @@ export const sideOf = (recipe: Recipe): Side => ({
 
 /** Globs over weight names: `*` any run, `?` one character. */
 export function matches(glob: string, name: string): boolean {
-  const pattern = glob.replace(/[.+^${}()|[\]\\]/g, "\\$&").replaceAll("*", ".*").replaceAll("?", ".");
+  if (!/[*?]/.test(glob)) return glob === name;
+  const pattern = glob
+    .replace(/[.+^${}()|[\]\\]/g, "\\$&")
+    .replaceAll("*", ".*")
+    .replaceAll("?", ".");
   return new RegExp(`^${pattern}$`, "su").test(name);
 }
 
@@ -152,13 +155,68 @@ export function withLayer(side: Side, name: string, on: boolean, names: string[]
   const change = (filter: LayerFilter): LayerFilter => {
     if (includes(filter, name) === on) return filter;
     if (!on) return { ...filter, exclude: [...(filter.exclude ?? []), name] };
-    const include = filter.include?.some((glob) => matches(glob, name)) ? filter.include : filter.include && [...filter.include, name];
+    const include = filter.include?.some((glob) => matches(glob, name))
+      ? filter.include
+      : filter.include && [...filter.include, name];
     const exclude = (filter.exclude ?? []).flatMap((glob) =>
       matches(glob, name) ? names.filter((other) => other !== name && matches(glob, other)) : [glob],
     );
     return { ...(include && { include }), ...(exclude.length && { exclude: [...new Set(exclude)] }) };
   };
-  return { ...side, steps: side.steps.map((step) => ({ ...step, layers: change(step.layers) })) };
+  // A layer with bits of its own stays out of the step that it was taken from.
+  const own = side.steps.some((step) => isOwn(step, name));
+  const concerns = (step: StepDraft): boolean => !(on && own && step.kind === "quantize" && !isOwn(step, name));
+  return {
+    ...side,
+    steps: side.steps.map((step) => (concerns(step) ? { ...step, layers: change(step.layers) } : step)),
+  };
+}
+
+/** Whether this is a quantize step for layers that are listed, this one among them. */
+const isOwn = (step: StepDraft, name: string): step is QuantizeDraft =>
+  step.kind === "quantize" && (step.layers.include?.includes(name) ?? false);
+
+/** Bits that a layer has been given apart from the others, or null. */
+export const ownBits = (side: Side, name: string): number | null =>
+  side.steps.find((step) => isOwn(step, name))?.bits ?? null;
+
+/** `side` with a layer quantized to bits of its own, or (null) like the others again. Layers of the same own bits share
+ *  a step, which otherwise is as the first quantize step. */
+export function withOwnBits(side: Side, name: string, bits: number | null): Side {
+  const without = (list: string[] | undefined): string[] => (list ?? []).filter((other) => other !== name);
+  const steps = side.steps
+    .map((step): StepDraft =>
+      isOwn(step, name) ? { ...step, layers: { ...step.layers, include: without(step.layers.include) } } : step,
+    )
+    .filter((step) => step.layers.include?.length !== 0)
+    .map((step): StepDraft =>
+      step.kind === "quantize" && !step.layers.include
+        ? {
+            ...step,
+            layers: { exclude: bits === null ? without(step.layers.exclude) : [...without(step.layers.exclude), name] },
+          }
+        : step,
+    );
+  if (bits === null) return { ...side, steps };
+  const shared = steps.findIndex((step) => step.kind === "quantize" && step.bits === bits && step.layers.include);
+  if (shared >= 0) {
+    const join = (step: StepDraft): StepDraft => ({
+      ...step,
+      layers: { ...step.layers, include: [...step.layers.include!, name] },
+    });
+    return { ...side, steps: steps.map((step, i) => (i === shared ? join(step) : step)) };
+  }
+  const like = steps.find((step) => step.kind === "quantize") ?? quantizeDraft();
+  return { ...side, steps: [...steps, { ...like, bits, on: true, layers: { include: [name] } }] };
+}
+
+/** `side` without step `index`; layers that had it as their own go back to the others. */
+export function withoutStep(side: Side, index: number): Side {
+  const step = side.steps[index];
+  if (step.kind === "quantize" && step.layers.include) {
+    return step.layers.include.reduce((left, name) => withOwnBits(left, name, null), side);
+  }
+  return { ...side, steps: withBoth(side.steps.filter((_, i) => i !== index)) };
 }
 
 // --- The address's hash ----------------------------------------------------------------------------------------------
@@ -185,7 +243,8 @@ export function hashOf({ side, language, sample, layer }: Place): string {
   add("seed", String(side.seed));
   for (const draft of side.steps) {
     const { kind, layers, ...step } = stepOf(draft);
-    const flat: object = "scheme" in step ? { ...step.scheme, ...step, scheme: undefined } : { ...step, criterion: undefined };
+    const flat: object =
+      "scheme" in step ? { ...step.scheme, ...step, scheme: undefined } : { ...step, criterion: undefined };
     const fields = Object.entries(flat).filter(([, value]) => value !== undefined);
     const globs = (["include", "exclude"] as const).flatMap((key) =>
       (layers?.[key] ?? []).map((glob) => [key, glob] as const),
@@ -306,7 +365,8 @@ export function commandOf(recipe: Recipe, model: string): string {
     const flat = "scheme" in rest ? { ...rest.scheme, ...rest, scheme: undefined } : { ...rest, criterion: undefined };
     for (const [name, value] of Object.entries(flat)) add(name, value);
   }
-  for (const key of ["include", "exclude"] as const) for (const glob of recipe.steps[0].layers?.[key] ?? []) add(key, glob);
+  for (const key of ["include", "exclude"] as const)
+    for (const glob of recipe.steps[0].layers?.[key] ?? []) add(key, glob);
   if (recipe.seed) add("seed", recipe.seed);
   return `npx nibble compress ${quote(model)} ${flags.join(" ")} -o ${quote(output)}`;
 }

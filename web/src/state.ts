@@ -15,6 +15,9 @@ export interface Opened {
 }
 export const opened = signal<Opened | null>(null);
 
+/** The page's first model is on its way. */
+export const starting = signal(false);
+
 /** The newest finished run and the recipe that gave it: what every number on the page belongs to. */
 export interface Shown {
   side: Side;
@@ -24,6 +27,10 @@ export const shown = signal<Shown | null>(null);
 
 /** Name of the weight that is looked at. */
 export const selected = signal<string | null>(null);
+
+/** How the layers are listed: as in the model, largest in the file first, or largest error first. */
+export type Order = "model" | "size" | "sqnr";
+export const layerOrder = signal<Order>("model");
 
 /** The output channel whose quantization levels the histogram shows. */
 export const channel = signal(0);
@@ -51,7 +58,7 @@ export const stale = computed(() => shown.value !== null && shown.value.side !==
 
 /** Something went wrong: what, where, and what to do about it. */
 export interface Trouble {
-  code: ErrorCode | "fetch" | "bad-json" | "missing-data";
+  code: ErrorCode | "engine" | "fetch" | "bad-json" | "missing-data";
   where: string;
   detail: string;
   /** Name of the file in question, if any. */
@@ -60,9 +67,10 @@ export interface Trouble {
 export const trouble = signal<Trouble | null>(null);
 
 /** A few words to confirm what was just done ("Copied"); key of words.ts. */
-export const said = signal<{ key: "copiedLink" | "copiedCommand" | "copiedRecipe" | "recipeLoaded" | "saved" | "cancelled"; text?: string } | null>(
-  null,
-);
+export const said = signal<{
+  key: "copiedLink" | "copiedCommand" | "copiedRecipe" | "recipeLoaded" | "saved" | "cancelled";
+  text?: string;
+} | null>(null);
 
 /** What the user picked, and whether the system prefers dark. */
 export const theme = signal<"auto" | "light" | "dark">("auto");
@@ -107,8 +115,15 @@ export const largest = computed(() => Math.max(1, ...layers.value.map(({ info })
 
 /** Largest magnitude among all weights: the end of the threshold slider. */
 export const widest = computed(() =>
-  Math.max(0, ...layers.value.map(({ info: { statistics } }) => Math.max(-statistics.min, statistics.max)).filter(Number.isFinite)),
+  Math.max(
+    0,
+    ...layers.value
+      .map(({ info: { statistics } }) => Math.max(-statistics.min, statistics.max))
+      .filter(Number.isFinite),
+  ),
 );
 
 /** What all weights together take in the exported file. */
-export const inFile = computed(() => shown.value?.report.weights.reduce((sum, weight) => sum + weight.bytes.file, 0) ?? 0);
+export const inFile = computed(
+  () => shown.value?.report.weights.reduce((sum, weight) => sum + weight.bytes.file, 0) ?? 0,
+);

@@ -35,10 +35,14 @@ const words = {
   // Layer table
   layers: { en: "Layers", zh: "层" },
   layersHint: {
-    en: "Click a layer to look at it. Untick it to leave it as it is.",
-    zh: "点击某一层查看详情；取消勾选则保持该层不变。",
+    en: "Click to look at one; untick to leave it as it is.",
+    zh: "点击查看详情；取消勾选则保持该层不变。",
   },
   layerName: { en: "Layer", zh: "层" },
+  order: { en: "Order", zh: "排序" },
+  "order.model": { en: "as in the model", zh: "按模型顺序" },
+  "order.size": { en: "largest first", zh: "从大到小" },
+  "order.sqnr": { en: "largest error first", zh: "误差从大到小" },
   size: { en: "Size in the file", zh: "文件中的大小" },
   sqnr: { en: "SQNR", zh: "SQNR" },
   sqnrLong: { en: "Signal to quantization noise", zh: "信号与量化噪声之比" },
@@ -50,8 +54,8 @@ const words = {
   exact: { en: "exact", zh: "无损" },
   all: { en: "All weights", zh: "全部权重" },
   noWeights: {
-    en: "This model has no weights that can be made smaller: no convolution, dense layer, embedding or recurrent weight was found.",
-    zh: "该模型没有可压缩的权重：未找到卷积、全连接、嵌入或循环层的权重。",
+    en: "Nothing here can be made smaller: there is no float weight of a convolution, dense layer, embedding or recurrent layer. A model that is quantized already has none.",
+    zh: "这里没有可压缩的内容：未找到卷积、全连接、嵌入或循环层的浮点权重。已量化的模型便是如此。",
   },
   "kind.conv": { en: "conv", zh: "卷积" },
   "kind.conv-transpose": { en: "transposed conv", zh: "转置卷积" },
@@ -67,17 +71,17 @@ const words = {
   working: { en: "Working…", zh: "计算中…" },
   smaller: { en: "{times} times smaller", zh: "缩小为 1/{times}" },
   larger: { en: "larger than before", zh: "比原来更大" },
-  sameSize: { en: "as large as before", zh: "与原来一样大" },
+  sameSize: { en: "about as large as before", zh: "与原来差不多大" },
   outdated: { en: "This number belongs to the last recipe that worked.", zh: "该数字属于上一次成功的配方。" },
   bytesTitle: { en: "Where the bytes go", zh: "字节去哪儿了" },
   bytesDense: { en: "Dense", zh: "稠密" },
-  bytesDenseHint: { en: "the values as they were stored", zh: "数值的原始存储" },
+  bytesDenseHint: { en: "values as they were", zh: "原始数值" },
   bytesPacked: { en: "Packed", zh: "紧凑" },
-  bytesPackedHint: { en: "codes at {bits} bits each, with scales", zh: "每个编码 {bits} 位，含缩放因子" },
+  bytesPackedHint: { en: "{bits} bits each with scales", zh: "每个权重 {bits} 位，含缩放因子" },
   bytesPackedNone: { en: "not quantized", zh: "未量化" },
   bytesFile: { en: "In the file", zh: "文件中" },
   bytesFileHint: { en: "stored as {stored}", zh: "以 {stored} 存储" },
-  bytesFileMixed: { en: "what the download really holds", zh: "下载文件实际所含" },
+  bytesFileMixed: { en: "as really stored", zh: "实际存储" },
   bytesRest: { en: "Everything else", zh: "其余部分" },
   bytesRestHint: { en: "graph, names, biases", zh: "计算图、名称、偏置" },
   ofAll: { en: "whole model", zh: "整个模型" },
@@ -146,6 +150,10 @@ const words = {
   cancelled: { en: "Stopped. The last result stays.", zh: "已停止，保留上一次结果。" },
 
   // Layer view
+  ownBits: { en: "Bits here", zh: "本层位数" },
+  ownBitsNone: { en: "as the recipe", zh: "同配方" },
+  ownBitsShort: { en: "{n} bits", zh: "{n} 位" },
+  removeStep: { en: "Remove this step", zh: "移除此步骤" },
   before: { en: "before", zh: "压缩前" },
   after: { en: "after", zh: "压缩后" },
   levels: { en: "quantization levels", zh: "量化级" },
@@ -170,7 +178,10 @@ const words = {
     en: "Mean absolute error of each weight; rows are output channels, columns their inputs.",
     zh: "各权重的平均绝对误差；行为输出通道，列为其输入。",
   },
-  errorMapBlocks: { en: "One cell is the mean of {rows} by {columns} weights.", zh: "每格为 {rows} × {columns} 个权重的均值。" },
+  errorMapBlocks: {
+    en: "One cell is the mean of {rows} by {columns} weights.",
+    zh: "每格为 {rows} × {columns} 个权重的均值。",
+  },
   errorMapSummary: {
     en: "Error map, {rows} rows by {columns} columns; the largest error is {max} at row {row}, column {column}.",
     zh: "误差图，{rows} 行 {columns} 列；最大误差 {max} 位于第 {row} 行第 {column} 列。",
@@ -205,8 +216,13 @@ const words = {
   bitsEach: { en: "Bits per weight", zh: "每权重位数" },
   scales: { en: "Scales", zh: "缩放因子数" },
   firstOf: { en: "The first {n} of {all}", zh: "前 {n} 个（共 {all} 个）" },
-  modelFacts: { en: "Opset {opset} · {nodes} nodes · {parameters} parameters", zh: "算子集 {opset} · {nodes} 个节点 · {parameters} 个参数" },
+  modelFacts: {
+    en: "Opset {opset} · {nodes} nodes · {parameters} parameters",
+    zh: "算子集 {opset} · {nodes} 个节点 · {parameters} 个参数",
+  },
   tensorFacts: { en: "{parameters} parameters", zh: "{parameters} 个参数" },
+
+  notes: { en: "Notes", zh: "说明" },
 
   // Causes
   causeZeros: {
@@ -221,7 +237,7 @@ const words = {
     en: "Channel {n} is {times} times wider than the median channel; its own scale keeps that from costing the others.",
     zh: "通道 {n} 的范围是中位通道的 {times} 倍；独立的缩放因子使其不影响其他通道。",
   },
-  causeFloat: { en: "Stored as {stored}: {why}", zh: "以 {stored} 存储：{why}" },
+  causeFloat: { en: "Stored as {stored}: {why}.", zh: "以 {stored} 存储：{why}。" },
   causeFloatPlain: {
     en: "Stored as {stored}, because .onnx has no type for {bits}-bit codes; packed, they would take {packed}.",
     zh: "以 {stored} 存储，因为 .onnx 没有 {bits} 位编码的类型；紧凑存储只需 {packed}。",
@@ -251,6 +267,10 @@ const words = {
   causeRest: {
     en: "{rest} of the file are not weights (graph, names, biases), so no recipe can make it smaller than that.",
     zh: "文件中有 {rest} 不是权重（计算图、名称、偏置），任何配方都无法小于它。",
+  },
+  causeAllFloat: {
+    en: "The download is no smaller: this {format} file holds the rounded weights as floats. Packed they would take {packed}.",
+    zh: "下载文件没有变小：该 {format} 文件以浮点数保存取整后的权重。紧凑存储只需 {packed}。",
   },
   causeLarger: {
     en: "The file grew: what quantizing adds to the graph costs more than the weights save. This model is best left as it is.",
@@ -288,20 +308,34 @@ const words = {
     zh: "请修改所指的设置；显示的数字仍属于上一次成功的配方。",
   },
   "trouble.bad-json": { en: "This recipe could not be loaded.", zh: "无法载入该配方。" },
-  "way.bad-json": { en: "Correct the place named here and paste it again; the recipe in the page stays.", zh: "请改正所指之处后重新粘贴；页面中的配方不变。" },
+  "way.bad-json": {
+    en: "Correct the place named here and paste it again; the recipe in the page stays.",
+    zh: "请改正所指之处后重新粘贴；页面中的配方不变。",
+  },
   "trouble.bad-data": { en: "The data does not fit.", zh: "数据不符。" },
   "way.bad-data": { en: "Check the file named here.", zh: "请检查所指的文件。" },
-  "trouble.missing-data": { en: "The model keeps its weights in a second file.", zh: "该模型的权重存放在另一个文件中。" },
+  "trouble.missing-data": {
+    en: "The model keeps its weights in a second file.",
+    zh: "该模型的权重存放在另一个文件中。",
+  },
   "way.missing-data": {
     en: "Drop both files together, or drop the missing file now.",
     zh: "请把两个文件一起拖入，或现在拖入缺少的文件。",
   },
   "trouble.out-of-memory": { en: "There is not enough memory for this.", zh: "内存不足。" },
-  "way.out-of-memory": { en: "Close other tabs, or use the command line for this model.", zh: "请关闭其他标签页，或对该模型使用命令行。" },
+  "way.out-of-memory": {
+    en: "Close other tabs, or use the command line for this model.",
+    zh: "请关闭其他标签页，或对该模型使用命令行。",
+  },
   "trouble.cancelled": { en: "Stopped.", zh: "已停止。" },
   "way.cancelled": { en: "The last result stays.", zh: "保留上一次结果。" },
   "trouble.internal": { en: "Something in the engine broke; it was started anew.", zh: "引擎出错，已重新启动。" },
   "way.internal": { en: "Change a setting to try again.", zh: "请更改设置后重试。" },
+  "trouble.engine": { en: "The engine could not be started.", zh: "引擎无法启动。" },
+  "way.engine": {
+    en: "Reload the page; if it stays so, this browser may be too old (WebAssembly with SIMD is needed).",
+    zh: "请重新加载页面；若仍如此，可能是浏览器过旧（需要支持 SIMD 的 WebAssembly）。",
+  },
   "trouble.fetch": { en: "The sample could not be fetched.", zh: "无法获取示例模型。" },
   "way.fetch": { en: "Drop a model of your own, or reload the page.", zh: "请拖入您自己的模型，或重新加载页面。" },
   dismiss: { en: "Dismiss", zh: "忽略" },

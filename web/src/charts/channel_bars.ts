@@ -5,7 +5,15 @@ import type { Palette } from "./colors";
 const AXIS = 20; // CSS pixels for the numbers below
 const TOP = 18; // for the number at the top
 
-export function drawChannelBars(context: CanvasRenderingContext2D, width: number, height: number, values: Float32Array, chosen: number, palette: Palette, hover: number | null): void {
+export function drawChannelBars(
+  context: CanvasRenderingContext2D,
+  width: number,
+  height: number,
+  values: Float32Array,
+  chosen: number,
+  palette: Palette,
+  hover: number | null,
+): void {
   const n = values.length;
   if (n === 0) return;
   let top = 0;

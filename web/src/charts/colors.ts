@@ -66,3 +66,19 @@ export function shade(error: number, deviation: number): number {
   const decades = Math.log10(error / (deviation || error));
   return Math.max(8, Math.min(255, Math.round((1 + decades / 3) * 255)));
 }
+
+let shades: { deviation: number; table: Uint8Array } | null = null;
+
+/** `shade` for the upper 16 bits of a float32, sign and exponent and 7 bits of the mantissa, which is finer than the
+ *  colors are: a map has tens of thousands of cells, and a logarithm for each would take longer than all the rest. */
+export function shadeTable(deviation: number): Uint8Array {
+  if (shades?.deviation === deviation) return shades.table;
+  const bits = new Uint32Array(1);
+  const value = new Float32Array(bits.buffer);
+  const table = Uint8Array.from({ length: 1 << 16 }, (_, upper) => {
+    bits[0] = (upper << 16) | 0x8000; // the middle of what shares these bits
+    return upper === 0 ? 0 : shade(value[0], deviation);
+  });
+  shades = { deviation, table };
+  return table;
+}

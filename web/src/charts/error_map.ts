@@ -1,5 +1,5 @@
 // The error of every weight as one cell: rows are output channels, columns the inputs of one channel.
-import { ramp, shade, type Palette } from "./colors";
+import { ramp, shadeTable, type Palette } from "./colors";
 
 export interface ErrorMap {
   rows: number;
@@ -10,7 +10,16 @@ export interface ErrorMap {
 const small = typeof document === "undefined" ? null : document.createElement("canvas");
 
 /** `deviation`: standard deviation of the weight before, which the color scale is measured by. */
-export function drawErrorMap(context: CanvasRenderingContext2D, width: number, height: number, map: ErrorMap, deviation: number, dark: boolean, palette: Palette, hover: [number, number] | null): void {
+export function drawErrorMap(
+  context: CanvasRenderingContext2D,
+  width: number,
+  height: number,
+  map: ErrorMap,
+  deviation: number,
+  dark: boolean,
+  palette: Palette,
+  hover: [number, number] | null,
+): void {
   const { rows, columns, cells } = map;
   if (rows === 0 || columns === 0 || !small) return;
   small.width = columns;
@@ -18,7 +27,9 @@ export function drawErrorMap(context: CanvasRenderingContext2D, width: number, h
   const image = new ImageData(columns, rows);
   const pixels = new Uint32Array(image.data.buffer);
   const table = ramp(dark);
-  for (let i = 0; i < cells.length; i++) pixels[i] = table[shade(cells[i], deviation)];
+  const shades = shadeTable(deviation);
+  const bits = new Uint32Array(cells.buffer, cells.byteOffset, cells.length);
+  for (let i = 0; i < cells.length; i++) pixels[i] = table[shades[bits[i] >>> 16]];
   small.getContext("2d")!.putImageData(image, 0, 0);
   context.imageSmoothingEnabled = columns > 2 * width;
   context.drawImage(small, 0, 0, width, height);
@@ -35,7 +46,13 @@ export function drawErrorMap(context: CanvasRenderingContext2D, width: number, h
 }
 
 /** Row and column under a point. */
-export function cellAt(x: number, y: number, width: number, height: number, { rows, columns }: ErrorMap): [number, number] | null {
+export function cellAt(
+  x: number,
+  y: number,
+  width: number,
+  height: number,
+  { rows, columns }: ErrorMap,
+): [number, number] | null {
   const row = Math.floor((y / height) * rows);
   const column = Math.floor((x / width) * columns);
   return row >= 0 && row < rows && column >= 0 && column < columns ? [row, column] : null;

@@ -23,7 +23,14 @@ function scaleOf({ counts, lo, hi }: Histogram): { top: number; cut: number | nu
   return atZero > 1.6 * top && top > 0 ? { top: top * 1.25, cut: zero } : { top: Math.max(top, atZero), cut: null };
 }
 
-export function drawHistogram(context: CanvasRenderingContext2D, width: number, height: number, data: HistogramPicture, palette: Palette, hover: number | null): void {
+export function drawHistogram(
+  context: CanvasRenderingContext2D,
+  width: number,
+  height: number,
+  data: HistogramPicture,
+  palette: Palette,
+  hover: number | null,
+): void {
   const { lo, hi } = data.before;
   const span = hi - lo || 1;
   const half = (height - AXIS - GAP) / 2;
@@ -57,14 +64,23 @@ export function drawHistogram(context: CanvasRenderingContext2D, width: number, 
       const right = left > width / 2;
       context.textAlign = right ? "right" : "left";
       context.textBaseline = direction > 0 ? "top" : "bottom";
-      context.fillText(percent(value / sum), right ? left + (step - wide) / 2 - 6 : left + (step + wide) / 2 + 6, direction > 0 ? base - size : base + size);
+      context.fillText(
+        percent(value / sum),
+        right ? left + (step - wide) / 2 - 6 : left + (step + wide) / 2 + 6,
+        direction > 0 ? base - size : base + size,
+      );
       context.fillStyle = color;
     }
   };
   const middle = half + GAP / 2;
   if (hover !== null) {
     context.fillStyle = palette.line;
-    context.fillRect(SIDE + (hover * inner) / data.before.counts.length, 0, inner / data.before.counts.length, height - AXIS);
+    context.fillRect(
+      SIDE + (hover * inner) / data.before.counts.length,
+      0,
+      inner / data.before.counts.length,
+      height - AXIS,
+    );
   }
   drawHalf(data.before, half, 1, palette.before);
   drawHalf(data.after, half + GAP, -1, palette.after);

@@ -5,19 +5,23 @@ import { bytes, count, percent, seconds } from "../format";
 import { language } from "../language";
 import { lessons } from "../lesson_link";
 import { SAMPLES } from "../samples";
-import { dragging, lesson, opened, said, theme, trouble, welcomed, work } from "../state";
+import { dragging, lesson, opened, said, starting, theme, trouble, welcomed, work } from "../state";
 import { t } from "../words";
 import { IconButton } from "./controls";
 import { AutoIcon, BookIcon, CloseIcon, FolderIcon, Logo, MoonIcon, SunIcon, WarnIcon } from "./icons";
 import { LayerTable } from "./layer_table";
 import { LayerView } from "./layer_view";
 import { RecipePanel } from "./recipe_panel";
-import { Result, TotalBytes } from "./result";
+import { Notes, Result, TotalBytes } from "./result";
 
 export function App() {
   return (
     <>
-      <a class="skip" href="#recipe" onClick={(event) => (event.preventDefault(), document.getElementById("recipe")?.focus())}>
+      <a
+        class="skip"
+        href="#recipe"
+        onClick={(event) => (event.preventDefault(), document.getElementById("recipe")?.focus())}
+      >
         {t("skip")}
       </a>
       <Header />
@@ -30,6 +34,7 @@ export function App() {
             <div class="left">
               <LayerTable />
               <TotalBytes />
+              <Notes />
             </div>
             <div class="middle">
               <LayerView />
@@ -40,7 +45,7 @@ export function App() {
             </aside>
           </div>
         ) : (
-          !trouble.value && <p class="starting">{t("starting")}</p>
+          starting.value && <Skeleton />
         )}
       </main>
       <Said />
@@ -54,6 +59,24 @@ export function App() {
       )}
       <LessonDrawer />
     </>
+  );
+}
+
+/** The frame before there is anything to put in it, so that nothing jumps when there is. */
+function Skeleton() {
+  return (
+    <div class="frame" role="status" aria-label={t("starting")}>
+      <div class="left">
+        <div class="card skeleton tall" />
+      </div>
+      <div class="middle">
+        <div class="card skeleton tall" />
+      </div>
+      <aside class="right">
+        <div class="card skeleton" />
+        <div class="card skeleton tall" />
+      </aside>
+    </div>
   );
 }
 
@@ -95,7 +118,11 @@ function Header() {
           <strong title={now.file}>{now.file}</strong>
           <span class="hint">
             {now.info.format === "onnx" && now.info.opset !== null
-              ? t("modelFacts", { opset: now.info.opset, nodes: count(now.info.nodes), parameters: count(now.info.parameters) })
+              ? t("modelFacts", {
+                  opset: now.info.opset,
+                  nodes: count(now.info.nodes),
+                  parameters: count(now.info.parameters),
+                })
               : t("tensorFacts", { parameters: count(now.info.parameters) })}
           </span>
         </p>
@@ -115,7 +142,13 @@ function Header() {
             <span class="sr narrow-only">{t("lessons")}</span>
           </button>
         )}
-        <button type="button" class="quiet" lang={language.value === "en" ? "zh" : "en"} title={t("switchLanguageHint")} onClick={() => (language.value = language.value === "en" ? "zh" : "en")}>
+        <button
+          type="button"
+          class="quiet"
+          lang={language.value === "en" ? "zh" : "en"}
+          title={t("switchLanguageHint")}
+          onClick={() => (language.value = language.value === "en" ? "zh" : "en")}
+        >
           {t("switchLanguage")}
         </button>
         <IconButton label={`${t("theme")}: ${themeName}`} onClick={() => (theme.value = next)}>
@@ -130,7 +163,7 @@ function Welcome() {
   const now = opened.value;
   if (now && welcomed.value) return null;
   return (
-    <section class={`welcome ${now ? "" : "alone"}`} aria-label={t("welcomeTitle")}>
+    <section class={`welcome ${now || starting.value ? "" : "alone"}`} aria-label={t("welcomeTitle")}>
       <div class="welcome-text">
         <h2>{t("welcomeTitle")}</h2>
         <p>{t("welcomeText")}</p>
@@ -143,7 +176,12 @@ function Welcome() {
         <div class="samples" role="group" aria-label={t("orSample")}>
           <span class="hint">{t("orSample")}</span>
           {SAMPLES.map((sample) => (
-            <button key={sample.id} type="button" aria-current={now?.sample === sample.id ? "true" : undefined} onClick={() => void actions.openSample(sample.id)}>
+            <button
+              key={sample.id}
+              type="button"
+              aria-current={now?.sample === sample.id ? "true" : undefined}
+              onClick={() => void actions.openSample(sample.id)}
+            >
               <strong>{sample.name}</strong>
               <span class="hint">
                 {bytes(sample.bytes)} · {sample.about[language.value]}
@@ -167,18 +205,22 @@ function Working() {
     <div class={`working ${now ? "" : "hidden"}`} role="status" aria-live="polite">
       {now && (
         <>
-          <div class="working-bar" style={{ "--fraction": now.fraction }} />
+          <div class={`working-bar ${now.phase ? "" : "unknown"}`} style={{ "--fraction": now.fraction }} />
           <p>
             <strong>{t(`task.${now.task}`)}</strong>
             {now.phase && (
-              <span class="hint">
-                {t(`phase.${now.phase}`)} {now.item}
-              </span>
+              <>
+                <span class="hint">
+                  {t(`phase.${now.phase}`)} {now.item}
+                </span>
+                <span class="hint tabular">
+                  {percent(now.fraction)}
+                  {now.fraction > 0.05 &&
+                    now.seconds > 1 &&
+                    ` · ${t("left", { time: seconds((now.seconds * (1 - now.fraction)) / now.fraction) })}`}
+                </span>
+              </>
             )}
-            <span class="hint tabular">
-              {percent(now.fraction)}
-              {now.fraction > 0.05 && now.seconds > 1 && ` · ${t("left", { time: seconds((now.seconds * (1 - now.fraction)) / now.fraction) })}`}
-            </span>
           </p>
           <button type="button" onClick={actions.cancel}>
             {t("cancel")}
@@ -201,8 +243,7 @@ function TroubleBanner() {
               <strong>{t(`trouble.${now.code}`)}</strong> {t(`way.${now.code}`)}
             </p>
             <p class="hint" lang="en">
-              {[now.file, now.where].filter(Boolean).join(", ")}
-              {(now.file || now.where) && ": "}
+              {[...new Set([now.file, now.where].filter(Boolean))].map((place) => `${place}: `)}
               {now.detail}
             </p>
           </div>

@@ -14,7 +14,7 @@ export function ByteBars({ rows }: { rows: ByteRow[] }) {
   return (
     <dl class="byte-bars">
       {rows.map((row) => (
-        <div key={row.label}>
+        <div key={row.kind}>
           <dt>
             {row.label} <span class="hint">{row.hint}</span>
           </dt>

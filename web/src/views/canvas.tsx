@@ -59,7 +59,12 @@ export function Canvas({ height, label, draw, onPoint, onPick, onMove, onKeyPick
   useLayoutEffect(() => () => cancelAnimationFrame(frame.current), []);
 
   const spot = (event: PointerEvent | MouseEvent): Spot => ({ x: event.offsetX, y: event.offsetY, width, height });
-  const moves: Record<string, [number, number]> = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  const moves: Record<string, [number, number]> = {
+    ArrowLeft: [-1, 0],
+    ArrowRight: [1, 0],
+    ArrowUp: [0, -1],
+    ArrowDown: [0, 1],
+  };
   return (
     <canvas
       ref={canvas}

@@ -6,8 +6,8 @@ export function Causes({ causes }: { causes: Cause[] }) {
   if (causes.length === 0) return null;
   return (
     <ul class="causes">
-      {causes.map(({ text, kind }) => (
-        <li key={text} class={kind}>
+      {causes.map(({ text, kind }, i) => (
+        <li key={i} class={kind}>
           {kind === "cost" ? <WarnIcon /> : <InfoIcon />}
           <span>{text}</span>
         </li>

@@ -14,6 +14,8 @@ export interface Table {
 
 interface Props {
   control: string;
+  /** The number of the report that its lesson explains. */
+  about: string;
   title: string;
   hint: string;
   /** Worked out only when it is looked at. */
@@ -24,15 +26,19 @@ interface Props {
 
 const MOST = 300; // rows; more would only make the page slow
 
-export function ChartCard({ control, title, hint, table, legend, children }: Props) {
+export function ChartCard({ control, about, title, hint, table, legend, children }: Props) {
   const [asTable, setAsTable] = useState(false);
   return (
     <section class="card chart" data-chart={control} aria-label={title}>
       <header>
         <h3>{title}</h3>
-        <LessonButton control={control} what={title} />
+        <LessonButton control={about} what={title} />
         <div class="legend">{legend}</div>
-        <IconButton label={asTable ? t("showPicture") : t("showTable")} pressed={asTable} onClick={() => setAsTable(!asTable)}>
+        <IconButton
+          label={asTable ? t("showPicture") : t("showTable")}
+          pressed={asTable}
+          onClick={() => setAsTable(!asTable)}
+        >
           {asTable ? <ChartIcon /> : <TableIcon />}
         </IconButton>
       </header>
@@ -46,7 +52,9 @@ function TableView({ table: { caption, columns, rows } }: { table: Table }) {
   return (
     <div class="table-scroll" tabIndex={0}>
       <table class="data">
-        {(caption || rows.length > MOST) && <caption>{caption ?? t("firstOf", { n: count(MOST), all: count(rows.length) })}</caption>}
+        {(caption || rows.length > MOST) && (
+          <caption>{caption ?? t("firstOf", { n: count(MOST), all: count(rows.length) })}</caption>
+        )}
         <thead>
           <tr>
             {columns.map((column) => (

@@ -10,7 +10,13 @@ export function LessonButton({ control, what }: { control: string; what: string 
   const id = lessonOf(control);
   if (!id) return null;
   return (
-    <button type="button" class="help" aria-label={t("lessonAbout", { what })} title={t("lessonAbout", { what })} onClick={() => (lesson.value = id)}>
+    <button
+      type="button"
+      class="help"
+      aria-label={t("lessonAbout", { what })}
+      title={t("lessonAbout", { what })}
+      onClick={() => (lesson.value = id)}
+    >
       ?
     </button>
   );
@@ -65,9 +71,19 @@ export function Slider({ control, label, value, text, spoken, min, max, step, ma
 }
 
 /** A slider over a list of values that are not evenly spaced. */
-export function StopsSlider({ stops, value, onValue, ...rest }: Omit<SliderProps, "min" | "max" | "step"> & { stops: number[] }) {
-  const nearest = stops.reduce((best, stop, i) => (Math.abs(stop - value) < Math.abs(stops[best] - value) ? i : best), 0);
-  return <Slider {...rest} value={nearest} min={0} max={stops.length - 1} step={1} onValue={(i) => onValue(stops[i])} />;
+export function StopsSlider({
+  stops,
+  value,
+  onValue,
+  ...rest
+}: Omit<SliderProps, "min" | "max" | "step"> & { stops: number[] }) {
+  const nearest = stops.reduce(
+    (best, stop, i) => (Math.abs(stop - value) < Math.abs(stops[best] - value) ? i : best),
+    0,
+  );
+  return (
+    <Slider {...rest} value={nearest} min={0} max={stops.length - 1} step={1} onValue={(i) => onValue(stops[i])} />
+  );
 }
 
 interface ChoiceProps<T extends string> {
@@ -89,7 +105,13 @@ export function Choice<T extends string>({ control, label, value, options, onVal
       <div class="choice">
         {options.map((option) => (
           <label key={option.value}>
-            <input type="radio" name={name} value={option.value} checked={option.value === value} onChange={() => onValue(option.value)} />
+            <input
+              type="radio"
+              name={name}
+              value={option.value}
+              checked={option.value === value}
+              onChange={() => onValue(option.value)}
+            />
             <span>{option.label}</span>
           </label>
         ))}
@@ -99,10 +121,29 @@ export function Choice<T extends string>({ control, label, value, options, onVal
 }
 
 export function Switch({ checked, label, onValue }: { checked: boolean; label: string; onValue(on: boolean): void }) {
-  return <input type="checkbox" class="switch" role="switch" checked={checked} aria-label={label} onChange={(event) => onValue(event.currentTarget.checked)} />;
+  return (
+    <input
+      type="checkbox"
+      class="switch"
+      role="switch"
+      checked={checked}
+      aria-label={label}
+      onChange={(event) => onValue(event.currentTarget.checked)}
+    />
+  );
 }
 
-export function IconButton({ label, onClick, children, pressed }: { label: string; onClick(): void; children: ComponentChildren; pressed?: boolean }) {
+export function IconButton({
+  label,
+  onClick,
+  children,
+  pressed,
+}: {
+  label: string;
+  onClick(): void;
+  children: ComponentChildren;
+  pressed?: boolean;
+}) {
   return (
     <button type="button" class="icon-button" aria-label={label} title={label} aria-pressed={pressed} onClick={onClick}>
       {children}

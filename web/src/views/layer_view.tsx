@@ -7,26 +7,56 @@ import { cellAt, drawErrorMap } from "../charts/error_map";
 import { channelAt, drawChannelBars } from "../charts/channel_bars";
 import { colors } from "../charts/colors";
 import { binAt, drawHistogram } from "../charts/histogram";
-import { count, decibels, percent, real, shape } from "../format";
-import { channel, dark, layer, opened, picture, widths, type Layer } from "../state";
+import { bits, count, decibels, percent, real, shape } from "../format";
+import { BITS, ownBits } from "../recipe";
+import { channel, dark, layer, opened, picture, side, widths, type Layer } from "../state";
 import { t } from "../words";
 import { ByteBars } from "./byte_bars";
 import { Canvas, type Spot } from "./canvas";
 import { Causes } from "./causes_list";
 import { ChartCard } from "./chart_card";
 import { IconButton } from "./controls";
-import { LeftIcon, RightIcon } from "./icons";
+import { InfoIcon, LeftIcon, RightIcon } from "./icons";
+
+/** Letters; longer names are set smaller. */
+const LONG = 36;
 
 export function LayerView() {
   const current = layer.value;
-  if (!current) return null;
+  if (!current) {
+    return (
+      <section class="card empty">
+        <InfoIcon />
+        <p>{t("noWeights")}</p>
+      </section>
+    );
+  }
   const { info, report, on } = current;
-  const drawn = picture.value?.name === info.name ? picture.value : null;
+  const drawn = picture.value?.name === info.name && info.elements > 0 ? picture.value : null;
   const wide = widths.value?.name === info.name ? widths.value.values : null;
   return (
     <div class="layer-view">
       <header class="layer-head">
-        <h2>{info.name}</h2>
+        <div class="layer-title">
+          <h2 class={info.name.length > LONG ? "long" : ""}>{info.name}</h2>
+          <label>
+            <span class="hint">{t("ownBits")}</span>
+            <select
+              value={String(ownBits(side.value, info.name) ?? "")}
+              data-control="own_bits"
+              onChange={({ currentTarget: { value } }) =>
+                actions.setOwnBits(info.name, value === "" ? null : Number(value))
+              }
+            >
+              <option value="">{t("ownBitsNone")}</option>
+              {BITS.map((n) => (
+                <option key={n} value={String(n)}>
+                  {n}
+                </option>
+              ))}
+            </select>
+          </label>
+        </div>
         <p class="hint">
           {t(`kind.${info.kind}`)} · {info.op && `${info.op} · `}
           {shape(info.shape)} · {t("weightsCount", { n: count(info.elements) })}
@@ -62,7 +92,8 @@ function HistogramCard({ current, drawn }: { current: Layer; drawn: WeightPictur
   const bins = before.counts.length;
   const edge = (i: number): number => before.lo + ((before.hi - before.lo) * i) / bins;
   const draw = useCallback(
-    (context: CanvasRenderingContext2D, width: number, height: number) => drawHistogram(context, width, height, drawn, colors(), bin?.bin ?? null),
+    (context: CanvasRenderingContext2D, width: number, height: number) =>
+      drawHistogram(context, width, height, drawn, colors(), bin?.bin ?? null),
     [drawn, bin],
   );
   const perChannel = current.report?.granularity === "channel" || current.report?.granularity === "group";
@@ -75,11 +106,16 @@ function HistogramCard({ current, drawn }: { current: Layer; drawn: WeightPictur
   return (
     <ChartCard
       control="histogram"
+      about="sqnr_db"
       title={t("histogram")}
       hint={t("histogramHint")}
       table={() => ({
         columns: [t("value"), t("before"), t("after")],
-        rows: Array.from({ length: bins }, (_, i) => [`${real(edge(i))} … ${real(edge(i + 1))}`, count(before.counts[i]), count(after.counts[i])]),
+        rows: Array.from({ length: bins }, (_, i) => [
+          `${real(edge(i))} … ${real(edge(i + 1))}`,
+          count(before.counts[i]),
+          count(after.counts[i]),
+        ]),
       })}
       legend={
         <>
@@ -88,11 +124,17 @@ function HistogramCard({ current, drawn }: { current: Layer; drawn: WeightPictur
           {levels.length > 0 &&
             (perChannel && last > 0 ? (
               <span class="channel-picker">
-                <IconButton label={t("previousChannel")} onClick={() => actions.selectChannel(channel.value === 0 ? last : channel.value - 1)}>
+                <IconButton
+                  label={t("previousChannel")}
+                  onClick={() => actions.selectChannel(channel.value === 0 ? last : channel.value - 1)}
+                >
                   <LeftIcon />
                 </IconButton>
                 <span class="key levels">{t("levelsOf", { n: channel.value })}</span>
-                <IconButton label={t("nextChannel")} onClick={() => actions.selectChannel(channel.value >= last ? 0 : channel.value + 1)}>
+                <IconButton
+                  label={t("nextChannel")}
+                  onClick={() => actions.selectChannel(channel.value >= last ? 0 : channel.value + 1)}
+                >
                   <RightIcon />
                 </IconButton>
               </span>
@@ -106,11 +148,17 @@ function HistogramCard({ current, drawn }: { current: Layer; drawn: WeightPictur
         <Canvas
           height={250}
           draw={draw}
-          label={t("histogramSummary", { n: count(current.info.elements), low: real(before.lo), high: real(before.hi), before: filled(before.counts), after: filled(after.counts) })}
+          label={t("histogramSummary", {
+            n: count(current.info.elements),
+            low: real(before.lo),
+            high: real(before.hi),
+            before: filled(before.counts),
+            after: filled(after.counts),
+          })}
           onPoint={point}
           onMove={(columns) =>
             setBin((old) => {
-              const next = Math.max(0, Math.min(bins - 1, (old?.bin ?? (bins >> 1)) + columns));
+              const next = Math.max(0, Math.min(bins - 1, (old?.bin ?? bins >> 1) + columns));
               const width = old?.width ?? 600;
               return { bin: next, width, x: ((next + 0.5) / bins) * width };
             })
@@ -138,7 +186,8 @@ function ErrorMapCard({ current, drawn }: { current: Layer; drawn: WeightPicture
   // Rows of a few channels are drawn tall, many rows thin, within what fits beside the other chart.
   const height = Math.max(150, Math.min(320, map.rows * 14));
   const draw = useCallback(
-    (context: CanvasRenderingContext2D, width: number, h: number) => drawErrorMap(context, width, h, map, deviation, isDark, colors(), cell?.at ?? null),
+    (context: CanvasRenderingContext2D, width: number, h: number) =>
+      drawErrorMap(context, width, h, map, deviation, isDark, colors(), cell?.at ?? null),
     [map, deviation, isDark, cell],
   );
   const perRow = map.weight_rows / map.rows;
@@ -157,14 +206,21 @@ function ErrorMapCard({ current, drawn }: { current: Layer; drawn: WeightPicture
   return (
     <ChartCard
       control="error_map"
+      about="max_abs_error"
       title={t("errorMap")}
       hint={`${t("errorMapHint")}${perRow > 1 || perColumn > 1 ? ` ${t("errorMapBlocks", { rows: perRow.toFixed(perRow % 1 ? 1 : 0), columns: perColumn.toFixed(perColumn % 1 ? 1 : 0) })}` : ""}`}
       table={() => {
-        const order = Array.from(map.cells.keys()).sort((a, b) => map.cells[b] - map.cells[a]).slice(0, WORST);
+        const order = Array.from(map.cells.keys())
+          .sort((a, b) => map.cells[b] - map.cells[a])
+          .slice(0, WORST);
         return {
           caption: t("worstCells", { n: order.length }),
           columns: [t("row"), t("column"), t("error")],
-          rows: order.map((i) => [rowName(Math.floor(i / map.columns)), columnName(i % map.columns), real(map.cells[i])]),
+          rows: order.map((i) => [
+            rowName(Math.floor(i / map.columns)),
+            columnName(i % map.columns),
+            real(map.cells[i]),
+          ]),
         };
       }}
     >
@@ -186,13 +242,22 @@ function ErrorMapCard({ current, drawn }: { current: Layer; drawn: WeightPicture
           onMove={(columns, rows) =>
             setCell((old) => {
               const [r, c] = old?.at ?? [0, 0];
-              const at: [number, number] = [Math.max(0, Math.min(map.rows - 1, r + rows)), Math.max(0, Math.min(map.columns - 1, c + columns))];
+              const at: [number, number] = [
+                Math.max(0, Math.min(map.rows - 1, r + rows)),
+                Math.max(0, Math.min(map.columns - 1, c + columns)),
+              ];
               return { at, width: old?.width ?? 300 };
             })
           }
         />
         {cell && (
-          <Tip at={{ x: ((cell.at[1] + 0.5) / map.columns) * cell.width, y: ((cell.at[0] + 1) / map.rows) * height, width: cell.width }}>
+          <Tip
+            at={{
+              x: ((cell.at[1] + 0.5) / map.columns) * cell.width,
+              y: ((cell.at[0] + 1) / map.rows) * height,
+              width: cell.width,
+            }}
+          >
             {t("row")} {rowName(cell.at[0])}, {t("column")} {columnName(cell.at[1])}
             <br />
             {t("error")} {real(value ?? 0)}
@@ -231,6 +296,7 @@ function ChannelsCard({ drawn }: { drawn: WeightPicture }) {
   return (
     <ChartCard
       control="channels"
+      about="mse"
       title={t("channels")}
       hint={n > 0 ? t("channelsHint") : t("noChannels")}
       table={() => ({
@@ -325,8 +391,20 @@ function Numbers({ current: { info, report } }: { current: Layer }) {
         <ByteBars
           rows={[
             { label: t("bytesDense"), hint: info.dtype, bytes: report.bytes.dense, kind: "before" },
-            { label: t("bytesPacked"), hint: quantized ? t("bytesPackedHint", { bits: report.bits }) : t("bytesPackedNone"), bytes: report.bytes.packed, kind: "packed" },
-            { label: t("bytesFile"), hint: t("bytesFileHint", { stored: report.stored }), bytes: report.bytes.file, kind: "after" },
+            {
+              label: t("bytesPacked"),
+              hint: quantized
+                ? t("bytesPackedHint", { bits: bits((report.bytes.packed * 8) / (report.elements || 1)) })
+                : t("bytesPackedNone"),
+              bytes: report.bytes.packed,
+              kind: "packed",
+            },
+            {
+              label: t("bytesFile"),
+              hint: t("bytesFileHint", { stored: report.stored }),
+              bytes: report.bytes.file,
+              kind: "after",
+            },
           ]}
         />
         <dl class="facts">

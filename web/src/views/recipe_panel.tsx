@@ -4,8 +4,8 @@ import { percent, real } from "../format";
 import { BITS, type PruneDraft, type QuantizeDraft, type StepDraft } from "../recipe";
 import { side, widest } from "../state";
 import { t } from "../words";
-import { Choice, LessonButton, Slider, StopsSlider, Switch } from "./controls";
-import { BracesIcon, LinkIcon, TerminalIcon } from "./icons";
+import { Choice, IconButton, LessonButton, Slider, StopsSlider, Switch } from "./controls";
+import { BracesIcon, CloseIcon, LinkIcon, TerminalIcon } from "./icons";
 
 export function RecipePanel() {
   const steps = side.value.steps;
@@ -13,7 +13,12 @@ export function RecipePanel() {
   return (
     <section class="recipe" id="recipe" aria-label={t("recipe")} tabIndex={-1}>
       {steps.map((step, index) => (
-        <StepCard key={index} step={step} index={index} />
+        <StepCard
+          key={index}
+          step={step}
+          index={index}
+          extra={steps.findIndex((other) => other.kind === step.kind) < index}
+        />
       ))}
       {random && <SeedField />}
       <Share />
@@ -21,19 +26,35 @@ export function RecipePanel() {
   );
 }
 
-function StepCard({ step, index }: { step: StepDraft; index: number }) {
+/** `extra`: not the first of its kind, so it can be removed. */
+function StepCard({ step, index, extra }: { step: StepDraft; index: number; extra: boolean }) {
   return (
     <article class={`card step ${step.on ? "" : "off"}`} data-step={step.kind}>
       <header>
         <div>
           <h2>{t(step.kind)}</h2>
-          <p class="hint">{t(`${step.kind}Hint`)}</p>
+          <p class="hint names">
+            {step.layers.include ? t("onlyOn", { names: step.layers.include.join(", ") }) : t(`${step.kind}Hint`)}
+          </p>
         </div>
-        <Switch checked={step.on} label={t("stepOn", { step: t(step.kind) })} onValue={(on) => actions.setStep(index, { on })} />
+        {extra && (
+          <IconButton label={t("removeStep")} onClick={() => actions.removeStep(index)}>
+            <CloseIcon />
+          </IconButton>
+        )}
+        <Switch
+          checked={step.on}
+          label={t("stepOn", { step: t(step.kind) })}
+          onValue={(on) => actions.setStep(index, { on })}
+        />
       </header>
       {step.on && (
         <div class="fields">
-          {step.kind === "prune" ? <PruneFields step={step} index={index} /> : <QuantizeFields step={step} index={index} />}
+          {step.kind === "prune" ? (
+            <PruneFields step={step} index={index} />
+          ) : (
+            <QuantizeFields step={step} index={index} />
+          )}
           <Filter step={step} />
         </div>
       )}
@@ -79,7 +100,10 @@ function PruneFields({ step, index }: { step: PruneDraft; index: number }) {
         control="pattern"
         label={t("pattern")}
         value={step.pattern}
-        options={(["unstructured", "n:m", "channels"] as const).map((value) => ({ value, label: t(`pattern.${value}`) }))}
+        options={(["unstructured", "n:m", "channels"] as const).map((value) => ({
+          value,
+          label: t(`pattern.${value}`),
+        }))}
         onValue={(pattern) => set({ pattern })}
       />
       {step.pattern === "unstructured" && (
@@ -105,12 +129,19 @@ function PruneFields({ step, index }: { step: PruneDraft; index: number }) {
 }
 
 function KeepFields({ step, set }: { step: PruneDraft; set(fields: Partial<PruneDraft>): void }) {
-  const whole = (value: number, low: number, high: number): number => Math.max(low, Math.min(high, Math.round(value) || low));
+  const whole = (value: number, low: number, high: number): number =>
+    Math.max(low, Math.min(high, Math.round(value) || low));
   return (
     <div class="field inline" data-control="pattern-nm">
       <label>
         {t("keep")}
-        <input type="number" min={1} max={step.m} value={step.n} onInput={(event) => set({ n: whole(event.currentTarget.valueAsNumber, 1, step.m) })} />
+        <input
+          type="number"
+          min={1}
+          max={step.m}
+          value={step.n}
+          onInput={(event) => set({ n: whole(event.currentTarget.valueAsNumber, 1, step.m) })}
+        />
       </label>
       <label>
         {t("keepOf")}
@@ -150,7 +181,10 @@ function QuantizeFields({ step, index }: { step: QuantizeDraft; index: number })
         control="granularity"
         label={t("granularity")}
         value={step.granularity}
-        options={(["global", "tensor", "channel", "group"] as const).map((value) => ({ value, label: t(`granularity.${value}`) }))}
+        options={(["global", "tensor", "channel", "group"] as const).map((value) => ({
+          value,
+          label: t(`granularity.${value}`),
+        }))}
         onValue={(granularity) => set({ granularity })}
       />
       {step.granularity === "group" && (
@@ -168,7 +202,10 @@ function QuantizeFields({ step, index }: { step: QuantizeDraft; index: number })
         control="range"
         label={t("range")}
         value={step.range}
-        options={(["minmax", "percentile", "sigma", "mse"] as const).map((value) => ({ value, label: t(`range.${value}`) }))}
+        options={(["minmax", "percentile", "sigma", "mse"] as const).map((value) => ({
+          value,
+          label: t(`range.${value}`),
+        }))}
         onValue={(range) => set({ range })}
       />
       {step.range === "percentile" && (
@@ -214,12 +251,8 @@ function QuantizeFields({ step, index }: { step: QuantizeDraft; index: number })
 }
 
 function Filter({ step: { layers } }: { step: StepDraft }) {
-  return (
-    <>
-      {layers.include && <p class="hint names">{t("onlyOn", { names: layers.include.join(", ") })}</p>}
-      {layers.exclude && layers.exclude.length > 0 && <p class="hint names">{t("filtered", { names: layers.exclude.join(", ") })}</p>}
-    </>
-  );
+  if (!layers.exclude?.length) return null;
+  return <p class="hint names">{t("filtered", { names: layers.exclude.join(", ") })}</p>;
 }
 
 function SeedField() {
@@ -227,7 +260,14 @@ function SeedField() {
     <div class="card field inline">
       <label>
         {t("seed")}
-        <input type="number" min={0} step={1} value={side.value.seed} data-control="seed" onInput={(event) => actions.setSeed(event.currentTarget.valueAsNumber)} />
+        <input
+          type="number"
+          min={0}
+          step={1}
+          value={side.value.seed}
+          data-control="seed"
+          onInput={(event) => actions.setSeed(event.currentTarget.valueAsNumber)}
+        />
       </label>
       <LessonButton control="seed" what={t("seed")} />
     </div>

@@ -1,14 +1,12 @@
 // The number that matters: what the download weighs, with the button beside it.
 import * as actions from "../actions";
 import { causesOfFile, restOf } from "../causes";
-import { bytes, bytesParts, count, percent } from "../format";
-import { inFile, opened, shown, stale, trouble } from "../state";
+import { bits as bitsText, bytes, bytesParts, count, percent } from "../format";
+import { inFile, opened, shown, stale, trouble, work } from "../state";
 import { t } from "../words";
 import { ByteBars } from "./byte_bars";
 import { Causes } from "./causes_list";
 import { DownloadIcon } from "./icons";
-
-const MIXED = 0.05; // bits; an average further than this from a whole number is shown with one digit
 
 export function Result() {
   const now = shown.value;
@@ -16,7 +14,8 @@ export function Result() {
   // Before the first run the file is what was opened.
   const [number, unit] = file ? bytesParts(file.after) : ["–", ""];
   const share = file ? file.after / file.before : 1;
-  const outdated = stale.value && trouble.value?.code === "bad-recipe";
+  const failed = stale.value && trouble.value?.code === "bad-recipe";
+  const outdated = failed || (stale.value && work.value !== null);
   return (
     <section class={`card result ${outdated ? "outdated" : ""}`} aria-label={t("yourFile")}>
       <div class="result-top">
@@ -40,14 +39,18 @@ export function Result() {
           <>
             <span>{t("ofBefore", { percent: percent(share), before: bytes(file.before) })}</span>
             <span>
-              {share > 1 ? t("larger") : share > 0.995 ? t("sameSize") : t("smaller", { times: (1 / share).toFixed(1) })}
+              {share > 1
+                ? t("larger")
+                : 1 / share < 1.05
+                  ? t("sameSize")
+                  : t("smaller", { times: (1 / share).toFixed(1) })}
             </span>
           </>
         ) : (
           t("working")
         )}
       </p>
-      {outdated && <p class="hint">{t("outdated")}</p>}
+      {failed && <p class="hint">{t("outdated")}</p>}
       {now && <Causes causes={causesOfFile(now.report)} />}
     </section>
   );
@@ -56,10 +59,9 @@ export function Result() {
 /** Where the bytes of the whole model go. */
 export function TotalBytes() {
   const report = shown.value?.report;
-  if (!report) return null;
+  if (!report || report.weights.length === 0) return null;
   const { total, weights } = report;
   const quantized = weights.some(({ granularity }) => granularity !== null);
-  const bits = Math.abs(total.bits - Math.round(total.bits)) < MIXED ? count(total.bits) : total.bits.toFixed(1);
   return (
     <section class="card" aria-label={t("bytesTitle")}>
       <h2>
@@ -68,11 +70,40 @@ export function TotalBytes() {
       <ByteBars
         rows={[
           { label: t("bytesDense"), hint: t("bytesDenseHint"), bytes: total.bytes.dense, kind: "before" },
-          { label: t("bytesPacked"), hint: quantized ? t("bytesPackedHint", { bits }) : t("bytesPackedNone"), bytes: total.bytes.packed, kind: "packed" },
+          {
+            label: t("bytesPacked"),
+            hint: quantized ? t("bytesPackedHint", { bits: bitsText(total.bits) }) : t("bytesPackedNone"),
+            bytes: total.bytes.packed,
+            kind: "packed",
+          },
           { label: t("bytesFile"), hint: t("bytesFileMixed"), bytes: inFile.value, kind: "after" },
           { label: t("bytesRest"), hint: t("bytesRestHint"), bytes: restOf(report), kind: "rest" },
         ]}
       />
     </section>
+  );
+}
+
+/** What the engine has to say about the model and the run. */
+export function Notes() {
+  const notes = [
+    ...(opened.value?.info.notes ?? []),
+    ...(shown.value?.report.notes ?? []),
+    ...(shown.value?.report.steps.flatMap((step) => step.notes) ?? []),
+  ];
+  if (notes.length === 0) return null;
+  return (
+    <details class="card notes">
+      <summary>
+        {t("notes")} <small>{count(notes.length)}</small>
+      </summary>
+      <ul lang="en">
+        {notes.map(({ where, message }, i) => (
+          <li key={i}>
+            {where && <strong>{where}</strong>} {message}
+          </li>
+        ))}
+      </ul>
+    </details>
   );
 }
