@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { build } from "./build.mjs";
 import { serve } from "./serve.mjs";
-import { setup } from "./setup.mjs";
+import { find_chromium, setup } from "./setup.mjs";
 import { fail, is_main, root, run, say, which } from "./shell.mjs";
 
 /// Goals in Chromium: case, size, what to divide by what, the least ratio.
@@ -76,10 +76,9 @@ async function in_node(module, options) {
 
 async function in_chromium(module, options) {
   const { chromium } = await import("playwright-core");
-  const program =
-    process.env.NIBBLE_CHROMIUM ?? which("chromium") ?? which("chromium-browser") ?? which("google-chrome");
+  const program = find_chromium();
   if (!program)
-    fail("No Chromium was found.", "Install it (apt-get install chromium), or set NIBBLE_CHROMIUM to its program.");
+    fail("No Chromium was found.", "Install it (apt-get install chromium), or set CHROMIUM to its program.");
   const sandbox = process.getuid?.() === 0 ? ["--no-sandbox"] : []; // Chromium refuses to sandbox the root user
   const { server, url } = await serve(root, 4300);
   const browser = await chromium.launch({ executablePath: program, args: sandbox });
@@ -130,6 +129,15 @@ async function bench() {
   print("WebAssembly in Node", await in_node(module, options));
   const missed = print("WebAssembly in Chromium", await in_chromium(module, options));
   console.log(missed === 0 ? "\nAll goals were reached in Chromium." : `\n${missed} goals were missed in Chromium.`);
+
+  console.log("\nThe page in Chromium");
+  await build("package");
+  await build("page");
+  run(process.execPath, [join(root, "tests", "bench", "page_latency.mjs")], {
+    cwd: root,
+    env: { CHROMIUM: find_chromium() },
+    may_fail: true, // a missed goal is printed, and is no reason to stop
+  });
 }
 
 if (is_main(import.meta.url)) await bench();

@@ -39,20 +39,25 @@ class RowPictures {
     picture.map_columns = std::min(columns, size.columns);
     sums_.resize(picture.map_rows * picture.map_columns);
     counts_.resize(sums_.size());
-    cell_of_column_.resize(columns);
-    for (size_t c = 0; c < columns; ++c) {
-      cell_of_column_[c] = static_cast<uint32_t>(uint64_t{c} * picture.map_columns / columns);
+    for (size_t cell = 0; columns > 0 && cell <= picture.map_columns; ++cell) {
+      ends_.push_back(static_cast<size_t>((uint64_t{cell} * columns + picture.map_columns - 1) / picture.map_columns));
     }
   }
 
   void add_row(size_t row, std::span<const float> before, std::span<const float> after) {
     const size_t map_row = static_cast<size_t>(uint64_t{row} * picture_.map_rows / rows_.channels);
     const size_t base = map_row * picture_.map_columns;
-    for (size_t c = 0; c < before.size(); ++c) {
-      const float error = std::abs(before[c] - after[c]);
-      if (!std::isfinite(error)) continue;  // one side is not: neither is there an error to show
-      sums_[base + cell_of_column_[c]] += error;
-      ++counts_[base + cell_of_column_[c]];
+    for (size_t cell = 0; cell < picture_.map_columns; ++cell) {
+      double sum = 0;
+      uint32_t count = 0;
+      for (size_t c = ends_[cell]; c < ends_[cell + 1]; ++c) {
+        const float error = std::abs(before[c] - after[c]);
+        if (!std::isfinite(error)) continue;  // one side is not: neither is there an error to show
+        sum += error;
+        ++count;
+      }
+      sums_[base + cell] += sum;
+      counts_[base + cell] += count;
     }
     const kernels::Difference difference = kernels::difference(before, after);
     const WeightError error = error_from(difference);
@@ -75,7 +80,8 @@ class RowPictures {
   const Rows& rows_;
   WeightPicture& picture_;
   std::vector<double> sums_;
-  std::vector<uint32_t> counts_, cell_of_column_;
+  std::vector<uint32_t> counts_;
+  std::vector<size_t> ends_;  // where each cell's columns begin, and where the last one's end
 };
 
 }  // namespace

@@ -29,6 +29,17 @@ constexpr int kDeepestNesting = 100;
 
 std::string text_of(const protozero::data_view& view) { return {view.data(), view.size()}; }
 
+/// Where pointers have 32 bits, protozero takes a length of 2 GiB and more for a negative one and walks backwards; and it
+/// cuts lengths to 32 bits everywhere. So every length is held against what is left before protozero follows it.
+void check_length(const pbf_reader& reader) {
+  if (reader.wire_type() != pbf_wire_type::length_delimited) return;
+  const protozero::data_view rest = reader.data();
+  const char* at = rest.data();
+  const char* const end = at + rest.size();
+  const uint64_t length = protozero::decode_varint(&at, end);
+  if (length > static_cast<uint64_t>(end - at)) throw protozero::end_of_buffer_exception{};
+}
+
 /// Walks the fields of one message. `handle(field, reader)` returns true where it has read the field; any other field
 /// is skipped and its encoded bytes are appended to `extra`.
 template <class Field, class Handle>
@@ -37,6 +48,7 @@ void read_fields(const protozero::data_view& message, std::string& extra, const 
   const char* const end = message.data() + message.size();
   const char* start = message.data();
   while (reader.next()) {
+    check_length(reader);
     if (!handle(static_cast<Field>(reader.tag()), reader)) {
       reader.skip();
       const char* stop = end - reader.length();
@@ -383,6 +395,11 @@ class Reader {
     const std::optional<DType> dtype = dtype_of(static_cast<int32_t>(raw.type));
     if (!dtype || raw.type < 0 || raw.type > INT32_MAX) bad(name, "unknown tensor type " + std::to_string(raw.type));
     Shape shape;
+    constexpr size_t kMostExtents = 64;  // NumPy's limit; operators stop far below, and so may loops over extents
+    if (raw.dims.size() > kMostExtents) {
+      bad(name, "a shape of " + std::to_string(raw.dims.size()) + " extents, expected at most " +
+                    std::to_string(kMostExtents));
+    }
     for (int64_t extent : raw.dims) {
       if (extent < 0 || static_cast<uint64_t>(extent) > SIZE_MAX)
         bad(name, "extent " + std::to_string(extent) + " of the shape is not possible");

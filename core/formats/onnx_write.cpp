@@ -49,10 +49,31 @@ void append_raw(Rope& out, Field field, size_t size, std::function<Tensor()> mak
   out.append(size, std::move(make));
 }
 
+/// The values as varints where that is smaller than raw, else nothing. Shapes and axes are small numbers in eight
+/// bytes.
+template <class T>
+std::string as_varints(const Tensor& tensor) {
+  std::string varints;
+  for (const T value : tensor.data<T>()) {
+    protozero::add_varint_to_buffer(&varints, static_cast<uint64_t>(static_cast<int64_t>(value)));
+    if (varints.size() >= tensor.bytes().size()) return {};
+  }
+  return varints;
+}
+
 Rope encode_tensor(const std::string& name, const Tensor& tensor, const std::string& extra) {
   Rope out;
   out.append(tensor_head(name, tensor.dtype(), tensor.shape()));
-  // Texts are in `extra`; everything else is written raw, whichever field it was read from.
+  // Texts are in `extra`; everything else is written in the form that takes least room, whichever field it was read
+  // from.
+  if (tensor.dtype() == DType::Int64 || tensor.dtype() == DType::Int32) {
+    const bool wide = tensor.dtype() == DType::Int64;
+    if (std::string varints = wide ? as_varints<int64_t>(tensor) : as_varints<int32_t>(tensor); !varints.empty()) {
+      append_text(out, wide ? TensorField::Int64Data : TensorField::Int32Data, varints);
+      out.append(extra);
+      return out;
+    }
+  }
   if (tensor.dtype() != DType::String) {
     append_raw(out, TensorField::RawData, tensor.bytes().size(), [tensor] { return tensor; });
   }

@@ -35,7 +35,7 @@ std::string_view word_of(const Words<Enum>& words, Enum value) {
 
 std::string number_text(double value) {
   const Json json =
-      value == std::floor(value) && std::abs(value) < 1e15 ? Json(static_cast<int64_t>(value)) : Json(value);
+      value == std::floor(value) && std::abs(value) <= 0x1p53 ? Json(static_cast<int64_t>(value)) : Json(value);
   return json.dump();
 }
 

@@ -1,5 +1,9 @@
 #include "core/tensor/param.hpp"
 
+#include <algorithm>
+
+#include "core/kernels/kernels.hpp"
+
 namespace nibble {
 
 int32_t lowest_code(const QuantScheme& scheme) { return scheme.symmetric ? -highest_code(scheme) : 0; }
@@ -19,8 +23,44 @@ Rows rows_of(const Shape& shape, std::optional<size_t> channel_axis) {
   return rows;
 }
 
+namespace {
+
+// Strips of this many rows of the matrix go through the transposition at a time: what it reads stays in the cache.
+constexpr size_t kStrip = 64;
+
+}  // namespace
+
+void gather_rows(std::span<const float> values, const Rows& rows, size_t first, size_t count, std::span<float> block) {
+  if (rows.inner != 1) return gather_rows<float>(values, rows, first, count, block);
+  std::vector<float> strip(kStrip * count), turned(kStrip * count);
+  for (size_t o = 0; o < rows.outer; o += kStrip) {
+    const size_t height = std::min(kStrip, rows.outer - o);
+    for (size_t i = 0; i < height; ++i) {
+      std::copy_n(values.data() + (o + i) * rows.channels + first, count, strip.data() + i * count);
+    }
+    const std::span<float> out = std::span(turned).first(height * count);
+    kernels::transpose(std::span<const float>(strip).first(height * count), height, count, out);
+    for (size_t c = 0; c < count; ++c) std::copy_n(out.data() + c * height, height, block.data() + c * rows.outer + o);
+  }
+}
+
+void scatter_rows(std::span<const float> block, const Rows& rows, size_t first, size_t count, std::span<float> values) {
+  if (rows.inner != 1) return scatter_rows<float>(block, rows, first, count, values);
+  std::vector<float> strip(kStrip * count), turned(kStrip * count);
+  for (size_t o = 0; o < rows.outer; o += kStrip) {
+    const size_t height = std::min(kStrip, rows.outer - o);
+    for (size_t c = 0; c < count; ++c)
+      std::copy_n(block.data() + c * rows.outer + o, height, strip.data() + c * height);
+    const std::span<float> out = std::span(turned).first(height * count);
+    kernels::transpose(std::span<const float>(strip).first(height * count), count, height, out);
+    for (size_t i = 0; i < height; ++i) {
+      std::copy_n(out.data() + i * count, count, values.data() + (o + i) * rows.channels + first);
+    }
+  }
+}
+
 size_t rows_per_block(const Rows& rows) {
-  constexpr size_t kBlock = 1 << 16;
+  constexpr size_t kBlock = 1 << 18;
   return std::clamp<size_t>(kBlock / std::max<size_t>(1, rows.length()), 1, std::max<size_t>(1, rows.channels));
 }
 

@@ -203,7 +203,9 @@ std::string set_bytes(std::string file, Random& random) {
 
 std::string put_varint(std::string file, Random& random) {
   const size_t at = random.below(file.size() + 1);
-  return file.replace(at, random.below(3), varint(odd_number(random)));
+  const size_t count =
+      random.below(3);  // first, because arguments have no order and mutations shall be the same everywhere
+  return file.replace(at, count, varint(odd_number(random)));
 }
 
 /// Cuts a piece out, doubles it, or puts it elsewhere.
@@ -233,11 +235,23 @@ struct Field {
   std::vector<Field> message;
 };
 
+/// reader.next(), and false where a length does not fit (protozero itself is not to be asked, see
+/// formats/onnx_read.cpp).
+bool next_field(protozero::pbf_reader& reader) {
+  if (!reader.next()) return false;
+  if (reader.wire_type() != protozero::pbf_wire_type::length_delimited) return true;
+  const protozero::data_view rest = reader.data();
+  const char* at = rest.data();
+  const uint64_t length = protozero::decode_varint(&at, rest.data() + rest.size());
+  if (length > static_cast<uint64_t>(rest.data() + rest.size() - at)) throw protozero::end_of_buffer_exception{};
+  return true;
+}
+
 /// The fields, or none where the bytes are no message or hardly one.
 bool parse_fields(std::string_view bytes, std::vector<Field>& out, int depth = 0) {
   try {
     protozero::pbf_reader reader(bytes.data(), bytes.size());
-    while (reader.next()) {
+    while (next_field(reader)) {
       Field field{reader.tag(), static_cast<uint32_t>(reader.wire_type()), 0, "", {}};
       if (field.number > 40) return false;
       if (field.wire == 0) {
@@ -332,7 +346,7 @@ std::string change_length(const std::string& file, Random& random) {
     std::vector<Field> ignored;
     if (depth > 12 || !parse_fields(std::string_view(file).substr(begin, end - begin), ignored)) return;
     protozero::pbf_reader reader(file.data() + begin, end - begin);
-    while (reader.next()) {
+    while (next_field(reader)) {
       if (reader.wire_type() != protozero::pbf_wire_type::length_delimited) {
         reader.skip();
         continue;
@@ -394,7 +408,8 @@ std::string mutate_safetensors(const std::string& file, const std::string& other
             "0",          "1",       "2",    "4",  "8",  "16",  "-1",   "1e5", "18446744073709551615",
             "4294967296", "null",    "\"\"", "{}", "[]", "F16", "BF16", "U8",  "C64",
             "\"a\":{},",  "\\u0000", "\xff", "}",  "]",  ","};
-        text.replace(at, random.below(3), kWords[random.below(std::size(kWords))]);
+        const size_t count = random.below(3);
+        text.replace(at, count, kWords[random.below(std::size(kWords))]);
       }
       return text_of(safetensors_file(text, file.substr(header)));
     }
@@ -507,7 +522,7 @@ TEST_CASE("a file cut off at any length is refused, or is a smaller file") {
 TEST_CASE("mutated ONNX files do no harm") {
   const std::vector<std::string> files = onnx_files();
   Tally tally;
-  for (size_t i = 0; i < 5000; ++i) {
+  for (size_t i = 0; i < 3000; ++i) {
     CAPTURE(i);
     Random random{mix64(2024, i)};
     const std::string& file = files[i % files.size()];

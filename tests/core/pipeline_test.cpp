@@ -144,13 +144,13 @@ TEST_CASE("every choice is read, and printing a recipe gives one that reads the 
       }
     }
   }
-  const auto& channels = std::get<PruneStep>(recipe_of(steps[1]).steps[0]);
+  const auto channels = std::get<PruneStep>(recipe_of(steps[1]).steps[0]);
   CHECK(channels.choice.pattern.kind == PatternKind::Channels);
-  const auto& pattern = std::get<PruneStep>(recipe_of(steps[4]).steps[0]).choice.pattern;
+  const auto pattern = std::get<PruneStep>(recipe_of(steps[4]).steps[0]).choice.pattern;
   CHECK(pattern.kind == PatternKind::NofM);
   CHECK(pattern.n == 63);
   CHECK(pattern.m == 64);
-  const auto& group = std::get<QuantizeStep>(recipe_of(steps[7]).steps[0]);
+  const auto group = std::get<QuantizeStep>(recipe_of(steps[7]).steps[0]);
   CHECK(group.scheme.group_size == 65536);
   CHECK(group.rounding == Rounding::Stochastic);
   CHECK(std::get<QuantizeStep>(recipe_of(steps[9]).steps[0]).range.sigmas == 2.5);
@@ -376,7 +376,14 @@ TEST_CASE("steps follow each other: what was pruned stays zero, what was gridded
             const Param& param = test::param(result.model, name);
             REQUIRE(param.mask);
             REQUIRE(param.grid);
-            CHECK(param.mask->kept == param.value.elements() / 2);
+            // Values that quantizing made zero may be masked, too, when the pattern is asked for again.
+            if (steps.find(prune, 1) == std::string::npos || steps.rfind(quantize, 0) == 0) {
+              CHECK(param.mask->kept == param.value.elements() / 2);
+            } else {
+              CHECK(param.mask->kept <= param.value.elements() / 2);
+              const Run once = run(recipe_of(prune + "," + quantize), model, Context());
+              CHECK(values_of(once.model, name) == values_of(result.model, name));
+            }
             const std::vector<float> values = values_of(result.model, name);
             size_t revived = 0;
             for (size_t i = 0; i < values.size(); ++i) {
@@ -458,17 +465,17 @@ TEST_CASE("the same bytes on every platform") {
   struct Case {
     std::string steps;
     int64_t opset;
-    const char* hash;
+    std::string hash;
   };
   const Case cases[] = {
       {R"({"kind":"prune","sparsity":0.8,"scope":"global"},{"kind":"quantize","scheme":{"bits":8},"range":"mse"})", 13,
-       "0"},
+       "4275ff1fac8ac380"},
       {R"({"kind":"prune","pattern":"2:4"},{"kind":"quantize","scheme":{"bits":4,"symmetric":false,"granularity":"group"},"range":"percentile","percentile":99.5,"rounding":"stochastic"})",
-       21, "0"},
+       21, "e4d6ea7760732f78"},
       {R"({"kind":"prune","pattern":"channels","sparsity":0.25},{"kind":"quantize","scheme":{"bits":6,"symmetric":false,"granularity":"tensor"},"range":"sigma","sigmas":2.5},{"kind":"prune","threshold":0.3})",
-       13, "0"},
+       13, "02ea3dd4b7848d66"},
       {R"({"kind":"quantize","scheme":{"bits":3,"symmetric":false,"granularity":"global"},"range":"mse"},{"kind":"quantize","scheme":{"bits":1},"layers":{"include":["W2"]}})",
-       13, "0"},
+       13, "a6b387b453e7ea2c"},
   };
   for (const Case& each : cases) {
     CAPTURE(each.steps);

@@ -119,7 +119,7 @@ void check_on_grid(const Param& param, std::optional<size_t> axis, bool zero_all
   size_t off = 0;
   for (size_t i = 0; i < values.size(); ++i) {
     const size_t index = scale_index(param, axis, i);
-    REQUIRE(index < grid.scale.size());
+    if (index >= grid.scale.size()) FAIL("no scale for element ", i);
     const float scale = grid.scale[index];
     const int32_t zero_point = grid.zero_point[index];
     // A narrow type may have rounded the value by many steps of a fine grid.
@@ -137,11 +137,9 @@ void check_on_grid(const Param& param, std::optional<size_t> axis, bool zero_all
     off += !found;
   }
   CHECK_MESSAGE(off == 0, name_of(grid.scheme), ": ", off, " of ", values.size(), " values are on no grid point");
-  for (const int32_t zero_point : grid.zero_point) {
-    CHECK(zero_point >= std::min(0, lowest(grid.scheme)));
-    CHECK(zero_point <= highest(grid.scheme));
-    if (grid.scheme.symmetric) CHECK(zero_point == 0);
-  }
+  CHECK(std::all_of(grid.zero_point.begin(), grid.zero_point.end(), [&](int32_t zero_point) {
+    return grid.scheme.symmetric ? zero_point == 0 : zero_point >= 0 && zero_point <= highest(grid.scheme);
+  }));
 }
 
 /// Squared error of the nearest code of (scale, zero_point), in double.
@@ -244,7 +242,7 @@ TEST_CASE("every granularity and layout matches the formulas in double precision
             std::vector<double> lo(result.grid->scale.size(), 0), hi = lo;
             for (size_t i = 0; i < values.size(); ++i) {
               const size_t index = scale_index(result, axis, i);
-              REQUIRE(index < lo.size());
+              if (index >= lo.size()) FAIL("no scale for element ", i);
               lo[index] = std::min<double>(lo[index], values[i]);
               hi[index] = std::max<double>(hi[index], values[i]);
             }
@@ -787,32 +785,34 @@ TEST_CASE("float64 values are taken as the nearest float32") {
 }
 
 TEST_CASE("in place and copied, in blocks of rows or at once, the values are the same") {
-  // 300 rows of 500 through axis 1 are more than one block.
-  const std::vector<float> values = random_floats(2 * 300 * 250, 99);
-  const Param param = param_of(values, {2, 300, 250}), by_rows = [&] {
-    std::vector<float> gathered(values.size());
-    for (size_t i = 0; i < values.size(); ++i) {
-      const Place place = place_of({2, 300, 250}, 1, i);
-      gathered[place.channel * 500 + place.at] = values[i];
+  // More than one block of rows (2^18 values), with channels in the middle and at the end.
+  for (const Shape& shape : {Shape{2, 500, 300}, Shape{331, 907}}) {
+    const size_t elements = elements_of(shape), channels = shape[1], length = elements / channels;
+    const std::vector<float> values = random_floats(elements, 99);
+    std::vector<size_t> row_order(elements);  // where each element is once its row is contiguous
+    std::vector<float> gathered(elements);
+    for (size_t i = 0; i < elements; ++i) {
+      const Place place = place_of(shape, 1, i);
+      row_order[i] = place.channel * length + place.at;
+      gathered[row_order[i]] = values[i];
     }
-    return param_of(gathered, {300, 500});
-  }();
-  for (const Granularity granularity : kGranularities) {
-    for (const Rounding rounding : {Rounding::Nearest, Rounding::Stochastic}) {
-      const QuantScheme scheme = scheme_of(3, false, granularity);
-      const Param copied = quantized(param, scheme, {}, 1, rounding);
-      Param own = param_of(values, {2, 300, 250});
-      const Param in_place = quantize_weight(std::move(own), weight_of(1), scheme, {}, rounding, 1, std::nullopt);
-      CHECK(values_of(copied) == values_of(in_place));
-      CHECK(copied.grid->scale == in_place.grid->scale);
-      if (granularity == Granularity::Tensor) continue;
-      const std::vector<float> rows = values_of(quantized(by_rows, scheme, {}, 0, rounding)), found = values_of(copied);
-      size_t differ = 0;
-      for (size_t i = 0; i < found.size(); ++i) {
-        const Place place = place_of({2, 300, 250}, 1, i);
-        differ += found[i] != rows[place.channel * 500 + place.at];
+    const Param param = param_of(values, shape), by_rows = param_of(gathered, {channels, length});
+    for (const Granularity granularity : kGranularities) {
+      for (const Rounding rounding : {Rounding::Nearest, Rounding::Stochastic}) {
+        const QuantScheme scheme = scheme_of(3, false, granularity);
+        CAPTURE(name_of(scheme));
+        const Param copied = quantized(param, scheme, {}, 1, rounding);
+        Param own = param_of(values, shape);
+        const Param in_place = quantize_weight(std::move(own), weight_of(1), scheme, {}, rounding, 1, std::nullopt);
+        CHECK(values_of(copied) == values_of(in_place));
+        CHECK(copied.grid->scale == in_place.grid->scale);
+        if (granularity == Granularity::Tensor) continue;
+        const std::vector<float> rows = values_of(quantized(by_rows, scheme, {}, 0, rounding));
+        const std::vector<float> found = values_of(copied);
+        size_t differ = 0;
+        for (size_t i = 0; i < elements; ++i) differ += found[i] != rows[row_order[i]];
+        CHECK(differ == 0);
       }
-      CHECK(differ == 0);
     }
   }
 }

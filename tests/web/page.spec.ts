@@ -44,7 +44,7 @@ async function opened(page: Page, name: string): Promise<void> {
   await page.locator("[data-testid=size][data-bytes]").waitFor();
 }
 
-/** Waits until nothing has been asked of the network for a second: the page's icon may come late. */
+/** Waits until nothing has been asked of the network for a second: the lessons come when the page is idle. */
 async function rest({ page, requests }: Visit): Promise<void> {
   for (let known = -1; known !== requests.length;) {
     known = requests.length;

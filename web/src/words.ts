@@ -23,7 +23,6 @@ const words = {
   },
   pick: { en: "Pick a file", zh: "选择文件" },
   orSample: { en: "Or take a sample", zh: "或使用示例模型" },
-  sampleNow: { en: "open now", zh: "已打开" },
   close: { en: "Close", zh: "关闭" },
   dropHere: { en: "Drop to open", zh: "松开即可打开" },
   dropHint: {
@@ -172,7 +171,6 @@ const words = {
     en: "Histogram of {n} weights from {low} to {high}; {before} different bins are filled before, {after} after.",
     zh: "{n} 个权重的直方图，从 {low} 到 {high}；压缩前占 {before} 个区间，压缩后占 {after} 个。",
   },
-  cutZeros: { en: "{percent} in one bar", zh: "该柱占 {percent}" },
   errorMap: { en: "Error map", zh: "误差图" },
   errorMapHint: {
     en: "Mean absolute error of each weight; rows are output channels, columns their inputs.",
@@ -187,7 +185,6 @@ const words = {
     zh: "误差图，{rows} 行 {columns} 列；最大误差 {max} 位于第 {row} 行第 {column} 列。",
   },
   scaleLegend: { en: "error, in standard deviations of this layer", zh: "误差（以该层标准差为单位）" },
-  noError: { en: "none", zh: "无" },
   worstCells: { en: "The {n} largest errors", zh: "最大的 {n} 个误差" },
   row: { en: "Row", zh: "行" },
   column: { en: "Column", zh: "列" },

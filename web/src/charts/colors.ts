@@ -7,7 +7,6 @@ export interface Palette {
   surface: string;
   before: string;
   after: string;
-  strong: string;
 }
 
 let palette: Palette | null = null;
@@ -30,7 +29,6 @@ export function colors(): Palette {
     surface: read("surface"),
     before: read("before"),
     after: read("accent"),
-    strong: read("text"),
   };
   paletteOf = theme;
   probe.remove();

@@ -1,4 +1,5 @@
 // The whole page: header, welcome, layers, the selected layer, and the recipe with its result.
+import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import * as actions from "../actions";
 import { bytes, count, percent, seconds } from "../format";
@@ -80,7 +81,7 @@ function Skeleton() {
   );
 }
 
-function FilePicker({ class: className, children }: { class: string; children: preact.ComponentChildren }) {
+function FilePicker({ class: className, children }: { class: string; children: ComponentChildren }) {
   const input = useRef<HTMLInputElement>(null);
   return (
     <>

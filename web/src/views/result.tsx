@@ -51,7 +51,7 @@ export function Result() {
         )}
       </p>
       {failed && <p class="hint">{t("outdated")}</p>}
-      {now && <Causes causes={causesOfFile(now.report)} />}
+      {now && <Causes causes={causesOfFile(now.report).filter(({ kind }) => kind === "cost")} />}
     </section>
   );
 }
@@ -80,6 +80,8 @@ export function TotalBytes() {
           { label: t("bytesRest"), hint: t("bytesRestHint"), bytes: restOf(report), kind: "rest" },
         ]}
       />
+      {/* Not beside the big number: there it would come and go, and push a slider from under the pointer. */}
+      <Causes causes={causesOfFile(report).filter(({ kind }) => kind === "fact")} />
     </section>
   );
 }
