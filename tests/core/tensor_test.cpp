@@ -323,6 +323,9 @@ TEST_CASE("gather_rows brings channels first, any run of them, and scatter_rows 
       const size_t count = rows.channels - first;
       std::vector<float> gathered(count * rows.length(), -1), scattered(values.size(), -1);
       gather_rows<float>(values, rows, first, count, gathered);
+      std::vector<float> tiled(gathered.size(), -1);  // the overload for float
+      gather_rows(std::span<const float>(values), rows, first, count, std::span<float>(tiled));
+      CHECK(tiled == gathered);
       for (size_t c = 0; c < count; ++c) {
         for (size_t o = 0; o < rows.outer; ++o) {
           for (size_t i = 0; i < rows.inner; ++i) {
@@ -332,6 +335,9 @@ TEST_CASE("gather_rows brings channels first, any run of them, and scatter_rows 
         }
       }
       scatter_rows<float>(gathered, rows, first, count, scattered);
+      tiled.assign(values.size(), -1);
+      scatter_rows(std::span<const float>(gathered), rows, first, count, std::span<float>(tiled));
+      CHECK(tiled == scattered);
       for (size_t i = 0; i < values.size(); ++i) {
         const bool touched = i / rows.inner % rows.channels >= first;
         REQUIRE(scattered[i] == (touched ? values[i] : -1));
