@@ -29,8 +29,8 @@ constexpr int kDeepestNesting = 100;
 
 std::string text_of(const protozero::data_view& view) { return {view.data(), view.size()}; }
 
-/// Where pointers have 32 bits, protozero takes a length of 2 GiB and more for a negative one and walks backwards; and it
-/// cuts lengths to 32 bits everywhere. So every length is held against what is left before protozero follows it.
+/// Where pointers have 32 bits, protozero takes a length of 2 GiB and more for a negative one and walks backwards; and
+/// it cuts lengths to 32 bits everywhere. So every length is held against what is left before protozero follows it.
 void check_length(const pbf_reader& reader) {
   if (reader.wire_type() != pbf_wire_type::length_delimited) return;
   const protozero::data_view rest = reader.data();
