@@ -111,6 +111,8 @@ const refresh = latest(async () => {
         });
       }
       await look(before, result.model);
+      // Pictures are soon made and not worth ending the engine for, but whoever stopped them meant what was to follow.
+      if (options.signal.aborted) throw new NibbleError("cancelled", "", "stopped on request");
     });
   } catch (error) {
     const good = state.shown.peek();
