@@ -132,7 +132,10 @@ val open_model(Files& files, val listener) {
     nibble::ExternalFiles external;
     for (size_t i = 1; i < entries.size(); ++i) {
       const std::string& path = entries[i].first;
-      external.emplace(path.substr(path.find_last_of("/\\") + 1), entries[i].second->bytes());
+      const std::string file = path.substr(path.find_last_of("/\\") + 1);
+      if (!external.emplace(file, entries[i].second->bytes()).second) {
+        nibble::fail(nibble::ErrorCode::BadData, path, "two external files are called \"" + file + "\"; give one");
+      }
     }
     context.tick({"open", entries[0].first, 0});
     Model model = nibble::read_model(entries[0].second->bytes(), entries[0].first, external);
@@ -149,9 +152,20 @@ val check_recipe(const std::string& recipe) {
   return guarded([&] { return val(nibble::print_recipe(nibble::parse_recipe(recipe))); });
 }
 
-val compress(int model, const std::string& recipe, val listener) {
+/// "onnx", "safetensors", or "" for the model's own.
+nibble::Format format_named(const std::string& name, const Model& model) {
+  if (name.empty()) return model.header->format;
+  for (const nibble::Format format : {nibble::Format::Onnx, nibble::Format::Safetensors}) {
+    if (name == nibble::to_string(format)) return format;
+  }
+  nibble::fail(nibble::ErrorCode::Unsupported, "format", "expected \"onnx\" or \"safetensors\", got \"" + name + "\"");
+}
+
+val compress(int number, const std::string& recipe, const std::string& format, val listener) {
   return guarded([&] {
-    nibble::Run run = nibble::run(nibble::parse_recipe(recipe), model_at(model), context_of(listener));
+    const Model& model = model_at(number);
+    nibble::Run run =
+        nibble::run(nibble::parse_recipe(recipe), model, context_of(listener), format_named(format, model));
     val result = val::object();
     result.set("report", nibble::print_report(run.report));
     result.set("model", keep(std::move(run.model)));
@@ -219,14 +233,7 @@ val write(int number, const std::string& format, val listener) {
   return guarded([&] {
     const nibble::Context context = context_of(listener);
     const Model& model = model_at(number);
-    nibble::Format wanted = model.header->format;
-    if (format == "onnx") wanted = nibble::Format::Onnx;
-    if (format == "safetensors") wanted = nibble::Format::Safetensors;
-    if (!format.empty() && format != nibble::to_string(wanted)) {
-      nibble::fail(nibble::ErrorCode::Unsupported, "format",
-                   "expected \"onnx\" or \"safetensors\", got \"" + format + "\"");
-    }
-    const nibble::Rope rope = nibble::write_model(model, nibble::plan_write(model, wanted));
+    const nibble::Rope rope = nibble::write_model(model, nibble::plan_write(model, format_named(format, model)));
     // The file is put together outside of this heap, piece by piece.
     const val file = val::global("Uint8Array").new_(static_cast<double>(rope.size()));
     size_t at = 0;
@@ -245,7 +252,7 @@ void close_model(int model) { models().erase(model); }
 std::string version() { return NIBBLE_VERSION; }
 
 /// Bytes that the allocator holds for us now, without what it could give back.
-double heap_bytes() { return static_cast<double>(mallinfo().uordblks); }
+double heap_bytes() { return static_cast<double>(static_cast<unsigned>(mallinfo().uordblks)); }
 
 }  // namespace
 

@@ -38,8 +38,8 @@ class Context {
   /// Called about once per weight. Throws Error{Cancelled} when the listener returns false.
   void tick(const Progress& progress) const;
 
-  /// The key of the random stream for one use, from the seed and the use's name alone: adding a step or a weight does
-  /// not shift the numbers of the others.
+  /// The key of the random stream for one use, from the seed and the use's name alone: excluding
+  /// a weight does not shift the numbers of the others.
   uint64_t random_key(std::string_view use) const;
 
  private:

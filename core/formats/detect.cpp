@@ -49,8 +49,9 @@ Model read_model(std::span<const std::byte> file, std::string_view name, const E
 
 Model read_model(FileBytes file, std::string_view name, const ExternalFiles& external) {
   if (file.span().empty()) fail(ErrorCode::BadFile, std::string(name), "the file is empty");
-  refuse_known_others(file.span(), name);
+  // First: the length at a safetensors file's start may look like any other magic number.
   if (looks_like_safetensors(file.span())) return read_safetensors(std::move(file), name);
+  refuse_known_others(file.span(), name);
   return read_onnx(std::move(file), name, external);
 }
 
@@ -82,9 +83,15 @@ Rope write_model(const Model& model, const WritePlan& plan) {
   return plan.format == Format::Onnx ? write_onnx(model, plan) : write_safetensors(model);
 }
 
+void Rope::grow(size_t size) {
+  // Borrowed bytes may be in several places, so the sum can be more than the memory that they take.
+  if (size > SIZE_MAX - size_) fail(ErrorCode::Unsupported, "", "the file would be larger than this machine can count");
+  size_ += size;
+}
+
 void Rope::append(std::string text) {
   if (text.empty()) return;
-  size_ += text.size();
+  grow(text.size());
   if (!pieces_.empty() && !pieces_.back().make) {
     pieces_.back().text += text;
     pieces_.back().size += text.size();
@@ -101,7 +108,7 @@ void Rope::append(Tensor tensor) {
 
 void Rope::append(size_t size, std::function<Tensor()> make) {
   if (size == 0) return;
-  size_ += size;
+  grow(size);
   pieces_.push_back({"", size, std::move(make)});
 }
 

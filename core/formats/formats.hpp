@@ -40,6 +40,8 @@ class Rope {
     size_t size = 0;
     std::function<Tensor()> make;  ///< empty: the text is the piece
   };
+  void grow(size_t size);
+
   std::vector<Piece> pieces_;
   size_t size_ = 0;
 };

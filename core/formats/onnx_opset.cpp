@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "core/formats/onnx_fields.hpp"
 #include "core/formats/onnx_internal.hpp"
 
 namespace nibble::onnx {
@@ -52,7 +53,6 @@ const std::unordered_set<std::string_view>& steady_operators() {
       "Cos",
       "Cosh",
       "CumSum",
-      "DFT",
       "DepthToSpace",
       "DequantizeLinear",
       "Det",
@@ -116,7 +116,6 @@ const std::unordered_set<std::string_view>& steady_operators() {
       "NonMaxSuppression",
       "NonZero",
       "Not",
-      "OneHot",
       "Optional",
       "OptionalGetElement",
       "OptionalHasElement",
@@ -183,7 +182,15 @@ class Raiser {
       if (is_real(param.value.dtype()) && param.value.dtype() != DType::Float32) float32_only_ = false;
     }
     for_each_graph(*model.graph, [&](const Graph& graph) {
+      for (const Initializer& initializer : graph.initializers) stored_.emplace(initializer.name, initializer.param);
       for (const Node& node : graph.nodes) {
+        const Attribute* held = node.op == "Constant" ? find_attribute(node, "value") : nullptr;
+        const ParamRef* tensor = held ? std::get_if<ParamRef>(&held->value) : nullptr;
+        if (tensor && !node.outputs.empty()) stored_.emplace(node.outputs[0], tensor->param);
+        for (const char* key : {"to", "dtype"}) {
+          const auto type = dtype_of(static_cast<int32_t>(int_attribute(node, key, 0)));
+          if (type && is_real(*type) && *type != DType::Float32) float32_only_ = false;
+        }
         names_.insert(node.outputs.begin(), node.outputs.end());
         // Among the inputs are sparse initializers, which are not looked into.
         names_.insert(node.inputs.begin(), node.inputs.end());
@@ -194,7 +201,11 @@ class Raiser {
       for (const Value& value : graph.inputs) names_.insert(value.name);
       for (const auto* list : {&graph.inputs, &graph.outputs, &graph.values}) {
         for (const Value& value : *list) {
-          if (value.ranked) ranks_[value.name] = value.shape.size();
+          if (value.dtype && is_real(*value.dtype) && *value.dtype != DType::Float32) float32_only_ = false;
+          if (!value.ranked) continue;
+          // Sibling subgraphs may use one name for two values: then nothing is known of either.
+          const auto [known, is_new] = ranks_.try_emplace(value.name, value.shape.size());
+          if (!is_new && known->second != value.shape.size()) known->second = std::nullopt;
         }
       }
     });
@@ -299,7 +310,12 @@ class Raiser {
     } else if (op == "Upsample") {
       if (crosses(10)) upsample_to_resize(node);
     } else if (op == "Resize") {
-      if (crosses(11)) resize_with_explicit_mode(node);
+      if (crosses(11)) {
+        if (text_attribute(node, "mode") != "linear" && !never_shrinks(node)) {
+          return refuse(node, "may shrink with mode nearest, whose rounding before version 11 has no later name");
+        }
+        resize_with_explicit_mode(node);
+      }
       if (crosses(13) && text_attribute(node, "coordinate_transformation_mode") == "tf_half_pixel_for_nn") {
         return refuse(node, "uses tf_half_pixel_for_nn, which version 13 took away");
       }
@@ -317,6 +333,10 @@ class Raiser {
           if (mode && *mode == "bicubic") *mode = "cubic";
         }
       }
+    } else if (op == "OneHot") {
+      if (crosses(11)) return refuse(node, "may have negative indices, which version 11 gave a meaning");
+    } else if (op == "DFT") {
+      if (crosses(20)) return refuse(node, "names its axis in the way of before version 20");
     } else if (op == "GroupNormalization") {
       if (crosses(21)) return refuse(node, "takes its scale per group, version 21 takes it per channel");
     } else if (op == "Scan") {
@@ -356,8 +376,19 @@ class Raiser {
 
   std::string unused(const std::string& wanted) {
     std::string name = wanted;
-    for (int i = 2; !names_.insert(name).second; ++i) name = wanted + "_" + std::to_string(i);
+    int& last = last_number_.try_emplace(wanted, 1).first->second;
+    while (!names_.insert(name).second) name = wanted + "_" + std::to_string(++last);
     return name;
+  }
+
+  /// Whether a Resize's scales are stored, and none is below 1.
+  bool never_shrinks(const Node& node) const {
+    const auto scales = node.inputs.size() > 1 ? stored_.find(node.inputs[1]) : stored_.end();
+    if (scales == stored_.end()) return false;
+    const Tensor& tensor = model_.params[scales->second].value;
+    if (tensor.dtype() != DType::Float32) return false;
+    const auto values = tensor.data<float>();
+    return std::all_of(values.begin(), values.end(), [](float scale) { return scale >= 1; });
   }
 
   /// The name of a stored constant; equal constants are stored once (a BERT has hundreds of axes that are [1]).
@@ -412,7 +443,7 @@ class Raiser {
     drop(node, "axis");
     node.attributes.push_back({"axis", int64_t{-1}, ""});
     const auto rank = node.outputs.empty() ? ranks_.end() : ranks_.find(node.outputs[0]);
-    if (axis == -1 || (rank != ranks_.end() && axis == static_cast<int64_t>(rank->second) - 1)) return;
+    if (axis == -1 || (rank != ranks_.end() && rank->second && axis == static_cast<int64_t>(*rank->second) - 1)) return;
     if (node.inputs.empty() || node.outputs.empty()) return refuse(node, "has no input or no output");
     const std::string input = node.inputs[0], output = node.outputs[0];
     const std::string shape = unused(output + "_shape"), flat = unused(output + "_flat"),
@@ -449,10 +480,12 @@ class Raiser {
   int64_t from_, target_;
   bool float32_only_ = true;
   std::unordered_set<std::string> names_, used_;  // all values, and those that something reads
-  std::unordered_map<std::string, size_t> ranks_;
+  std::unordered_map<std::string, std::optional<size_t>> ranks_;
   std::string reason_;
   std::vector<Param> added_params_;
   std::vector<Initializer> added_initializers_;
+  std::unordered_map<std::string, int> last_number_;        // given to a name that was taken
+  std::unordered_map<std::string, size_t> stored_;          // values that are stored tensors, and their params
   std::unordered_map<std::string, std::string> constants_;  // content to name
   std::vector<Node> before_, after_;                        // nodes that the node being rewritten brings along
 };

@@ -1,5 +1,7 @@
 // A quantized weight as ONNX holds it: integer codes, scales and zero points behind a DequantizeLinear node.
+#include <algorithm>
 #include <cstring>
+#include <optional>
 #include <stdexcept>
 
 #include "core/formats/onnx_fields.hpp"
@@ -57,6 +59,18 @@ Layout layout_of(const Param& param, const Weight& weight, const Rows& rows) {
   return layout;
 }
 
+/// Half floats are so coarse that a value's nearest code may mean another value once rounded, where a neighbouring code
+/// means this one (stochastic rounding picks such codes). Looks among the neighbours of `guess`.
+std::optional<int32_t> code_near(int32_t guess, float value, const kernels::Grid& grid, DType dtype) {
+  for (const int32_t distance : {-1, 1, -2, 2}) {
+    const int32_t code = std::clamp(guess + distance, grid.lowest, grid.highest);
+    float meant = grid.scale * static_cast<float>(code - grid.zero_point);
+    round_through(dtype, std::span(&meant, 1));
+    if (meant == value) return code;
+  }
+  return std::nullopt;
+}
+
 /// Codes of rows first to first + count, given and written in row order.
 template <class Code>
 void codes_of_rows(const Param& param, const Rows& rows, size_t first_row, size_t count, std::span<const float> values,
@@ -79,8 +93,12 @@ void codes_of_rows(const Param& param, const Rows& rows, size_t first_row, size_
       const std::span<float> meant = std::span(check).first(size);
       kernels::dequantize(std::span<const Code>(codes), affine, meant);
       round_through(param.value.dtype(), meant);
-      if (!std::equal(meant.begin(), meant.end(), part.begin())) {
-        throw std::logic_error(param.name + ": a value is not on the grid that it is promised to be on");
+      if (std::equal(meant.begin(), meant.end(), part.begin())) continue;
+      for (size_t i = 0; i < size; ++i) {
+        if (meant[i] == part[i]) continue;
+        const std::optional<int32_t> code = code_near(codes[i], part[i], affine, param.value.dtype());
+        if (!code) throw std::logic_error(param.name + ": a value is not on the grid that it is promised to be on");
+        codes[i] = static_cast<Code>(*code);
       }
     }
   }

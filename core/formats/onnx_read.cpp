@@ -253,7 +253,7 @@ class Reader {
     }
   }
 
-  // A value that does not parse is kept encoded all the same: its type matters to a runtime, not to us.
+  // Kept as it is encoded; what is read of it is for the user to see.
   static Value read_value(const protozero::data_view& message) {
     Value value;
     value.encoded = text_of(message);

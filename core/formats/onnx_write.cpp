@@ -208,7 +208,8 @@ class Encoder {
   Qdq build(const Param& param, const Weight& weight, const std::string& name, DType codes) {
     return build_qdq(param, weight, name, codes, [this](const std::string& wanted) {
       std::string unused = wanted;
-      for (int i = 2; !names_.insert(unused).second; ++i) unused = wanted + "_" + std::to_string(i);
+      int& last = last_number_.try_emplace(wanted, 1).first->second;
+      while (!names_.insert(unused).second) unused = wanted + "_" + std::to_string(++last);
       return unused;
     });
   }
@@ -281,6 +282,7 @@ class Encoder {
   const Model& model_;
   std::unordered_map<size_t, std::pair<const Weight*, DType>> quantized_;
   std::unordered_set<std::string> names_;
+  std::unordered_map<std::string, int> last_number_;  // given to a name that was taken
 };
 
 /// The operator set that a weight's codes, scales and blocks need (Changelog.md: QuantizeLinear 10, 13 and 21).

@@ -70,6 +70,12 @@ Model read_safetensors(FileBytes owner, std::string_view name) {
   }
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8, header_bytes);
   const std::span<const std::byte> data = file.subspan(8 + header_bytes);
+  // Closing an object costs a pass over its parent's entries, so their number is bounded before any is read.
+  constexpr ptrdiff_t kMostEntries = 20'000;
+  if (std::count(text.begin(), text.end(), '{') > kMostEntries ||
+      std::count(text.begin(), text.end(), ':') > 4 * kMostEntries) {
+    bad("header", "names more than " + std::to_string(kMostEntries) + " tensors, more than Nibble opens");
+  }
   const Json json = parse_json(text, ErrorCode::BadFile, "header");
   if (!json.is_object()) bad("header", "expected an object");
 

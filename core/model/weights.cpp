@@ -192,7 +192,8 @@ class Finder {
     }
     std::optional<std::vector<int64_t>> numbers = integers(node, scope, node.op == "Reshape" ? "shape" : "axes");
     if (node.op == "Reshape") return numbers ? resolved(source.shape, *numbers) : std::nullopt;
-    if (!numbers && node.op == "Unsqueeze") return std::nullopt;
+    const bool computed = !numbers && node.inputs.size() > 1 && !node.inputs[1].empty();
+    if (computed || (!numbers && node.op == "Unsqueeze")) return std::nullopt;
     const size_t new_rank = node.op == "Unsqueeze" ? rank + numbers->size() : rank;
     std::vector<bool> named(new_rank, !numbers);
     if (numbers) {

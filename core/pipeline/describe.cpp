@@ -86,9 +86,9 @@ std::string describe(const Model& model) {
                          " DequantizeLinear nodes: weights behind them are integers already and are left as "
                          "they are"}});
   } else if (model.weights->empty()) {
-    notes.push_back(
-        {{"where", "file"},
-         {"message", "has no weights that Nibble can compress: no real-valued constant of an operator that it knows"}});
+    notes.push_back({{"where", "file"},
+                     {"message", std::string("has no weights that Nibble can compress: no real-valued ") +
+                                     (onnx ? "constant of an operator that it knows" : "tensor of two or more axes")}});
   }
 
   // Before IR version 4 initializers were listed as inputs too.

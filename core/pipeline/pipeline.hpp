@@ -15,7 +15,7 @@
 
 namespace nibble {
 
-/// Globs over weight names: `*` any run, `?` one character, everything else itself. Empty include: all.
+/// Globs over weight names: `*` any run, `?` one byte, everything else itself. Empty include: all.
 struct LayerFilter {
   std::vector<std::string> include, exclude;
   bool matches(std::string_view name) const;
@@ -89,7 +89,8 @@ struct Run {
 };
 
 /// Applies the steps in order; `model` stays as it is. Throws Error{BadRecipe} where an include matches no weight.
-Run run(const Recipe& recipe, const Model& model, const Context& context);
+/// The report is of a file of `format`, by default the model's own.
+Run run(const Recipe& recipe, const Model& model, const Context& context, std::optional<Format> format = std::nullopt);
 
 /// "global", "tensor", "channel", "group".
 std::string_view to_string(Granularity granularity);

@@ -13,7 +13,7 @@ size_t packed_bytes(const Param& param) {
   const size_t bits = static_cast<size_t>(param.grid->scheme.bits);
   const size_t scales = param.grid->scale.size();
   const size_t zero_points = param.grid->scheme.symmetric ? 0 : (scales * bits + 7) / 8;
-  return (param.value.elements() * bits + 7) / 8 + scales * sizeof(float) + zero_points;
+  return static_cast<size_t>((uint64_t{param.value.elements()} * bits + 7) / 8) + scales * sizeof(float) + zero_points;
 }
 
 Json to_json(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
@@ -51,9 +51,9 @@ Json to_json(const WeightReport& weight) {
 
 }  // namespace
 
-void measure(const Model& before, const Run& run, const Context& context, Report& report) {
+void measure(const Model& before, const Run& run, Format format, const Context& context, Report& report) {
   const Model& after = run.model;
-  const WritePlan plan = plan_write(after, after.header->format);
+  const WritePlan plan = plan_write(after, format);
   kernels::Difference all;
   for (size_t i = 0; i < after.weights->size(); ++i) {
     const size_t index = (*after.weights)[i].param;

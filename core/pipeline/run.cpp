@@ -9,7 +9,7 @@
 namespace nibble {
 
 /// Fills in everything about the result (report.cpp).
-void measure(const Model& before, const Run& run, const Context& context, Report& report);
+void measure(const Model& before, const Run& run, Format format, const Context& context, Report& report);
 
 namespace {
 
@@ -37,6 +37,16 @@ std::vector<size_t> chosen_weights(const Model& model, const LayerFilter& layers
   return chosen;
 }
 
+/// An exclude that shuts out nothing is no error, but rarely what was meant.
+void note_idle_excludes(const Model& model, const LayerFilter& layers, StepReport& report) {
+  for (const std::string& glob : layers.exclude) {
+    const bool any = std::any_of(model.weights->begin(), model.weights->end(), [&](const Weight& weight) {
+      return LayerFilter{{glob}, {}}.matches(model.params[weight.param].name);
+    });
+    if (!any) report.notes.push_back({"layers.exclude", "the glob " + glob + " matches no weight of this model"});
+  }
+}
+
 /// Progress within one step: steps share the first part of the run equally, the report has the rest.
 struct StepClock {
   const Context& context;
@@ -51,6 +61,7 @@ struct StepClock {
 
 void apply(const PruneStep& step, const std::string& where, const StepClock& clock, Model& model, StepReport& report) {
   report.kind = "prune";
+  note_idle_excludes(model, step.layers, report);
   const std::vector<size_t> chosen = chosen_weights(model, step.layers, where);
   std::vector<const Param*> params;
   std::vector<const Weight*> weights;
@@ -77,6 +88,7 @@ void apply(const PruneStep& step, const std::string& where, const StepClock& clo
 void apply(const QuantizeStep& step, const std::string& where, const StepClock& clock, uint64_t key, Model& model,
            StepReport& report) {
   report.kind = "quantize";
+  note_idle_excludes(model, step.layers, report);
   const std::vector<size_t> chosen = chosen_weights(model, step.layers, where);
   std::optional<kernels::Grid> global;
   if (step.scheme.granularity == Granularity::Global) {
@@ -107,7 +119,7 @@ void apply(const QuantizeStep& step, const std::string& where, const StepClock& 
 
 }  // namespace
 
-Run run(const Recipe& recipe, const Model& model, const Context& context) {
+Run run(const Recipe& recipe, const Model& model, const Context& context, std::optional<Format> format) {
   const double start = now();
   Run result{model, {}};
   result.report.recipe = recipe;
@@ -125,7 +137,7 @@ Run run(const Recipe& recipe, const Model& model, const Context& context) {
     report.seconds = now() - step_start;
     result.report.steps.push_back(std::move(report));
   }
-  measure(model, result, context, result.report);
+  measure(model, result, format.value_or(model.header->format), context, result.report);
   result.report.seconds = now() - start;
   return result;
 }

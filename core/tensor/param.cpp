@@ -32,7 +32,8 @@ constexpr size_t kStrip = 64;
 
 void gather_rows(std::span<const float> values, const Rows& rows, size_t first, size_t count, std::span<float> block) {
   if (rows.inner != 1) return gather_rows<float>(values, rows, first, count, block);
-  std::vector<float> strip(kStrip * count), turned(kStrip * count);
+  const size_t tallest = std::min(kStrip, rows.outer);
+  std::vector<float> strip(tallest * count), turned(tallest * count);
   for (size_t o = 0; o < rows.outer; o += kStrip) {
     const size_t height = std::min(kStrip, rows.outer - o);
     for (size_t i = 0; i < height; ++i) {
@@ -46,7 +47,8 @@ void gather_rows(std::span<const float> values, const Rows& rows, size_t first, 
 
 void scatter_rows(std::span<const float> block, const Rows& rows, size_t first, size_t count, std::span<float> values) {
   if (rows.inner != 1) return scatter_rows<float>(block, rows, first, count, values);
-  std::vector<float> strip(kStrip * count), turned(kStrip * count);
+  const size_t tallest = std::min(kStrip, rows.outer);
+  std::vector<float> strip(tallest * count), turned(tallest * count);
   for (size_t o = 0; o < rows.outer; o += kStrip) {
     const size_t height = std::min(kStrip, rows.outer - o);
     for (size_t c = 0; c < count; ++c)

@@ -54,7 +54,7 @@ bool is_real(DType dtype);
 /// Extents, outermost first. Rank 0 is a scalar with one element.
 using Shape = std::vector<size_t>;
 
-/// Product of the extents. Throws Error{BadFile, where} where it does not fit 2^48.
+/// Product of the extents. Throws Error{BadFile, where} beyond 2^48 (2^31 where pointers have 32 bits).
 size_t elements_of(const Shape& shape, std::string_view where = "");
 
 /// "20x1x5x5"; "scalar" for rank 0.

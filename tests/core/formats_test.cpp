@@ -931,14 +931,45 @@ TEST_CASE("Softmax: before 13 it worked on its input flattened to two dimensions
   CHECK(holds(refusal(file_of({node("Softmax", {"x"}, {}, {}, "soft")}, 12), 13), "node soft (Softmax)"));
 }
 
+TEST_CASE("what changed its meaning and cannot be said otherwise is refused") {
+  CHECK(holds(refusal(file_of({node("OneHot", {"x", "d", "v"}, {"y"}, {}, "hot")}, 9), 13), "node hot (OneHot)"));
+  CHECK(holds(refusal(file_of({node("DFT", {"x"}, {"y"}, {}, "wave")}, 17), 21), "node wave (DFT)"));
+  // The type of a bound is that of the data, which is not float32 behind this Cast.
+  const OnnxFile half =
+      file_of({node("Cast", {"x"}, {"h"}, {attribute("to", int64_t{kFloat16})}),
+               node("Clip", {"h"}, {"y"}, {float_attribute("min", 0), float_attribute("max", 6)}, "clip")},
+              10);
+  CHECK(holds(refusal(half, 13), "node clip (Clip)"));
+}
+
+TEST_CASE("a safetensors header may be of any length, one that looks like another format's magic number too") {
+  for (const size_t length : {size_t{640}, size_t{640 + 65536}}) {  // 80 02: how a pickle begins
+    std::string header = R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})";
+    header.append(length - header.size(), ' ');
+    std::string file;
+    for (int i = 0; i < 8; ++i) file += static_cast<char>(static_cast<uint64_t>(length) >> (8 * i));
+    file += header + std::string(4, '\0');
+    CHECK(read_model(std::as_bytes(std::span(file)), "t").params.size() == 1);
+  }
+}
+
 TEST_CASE("Upsample became Resize in 10, whose coordinates became a choice in 11") {
   check_raised(node("Upsample", {"x"}, {"y"}, {text_attribute("mode", "nearest"), floats_attribute("scales", {1, 2})}),
                7, 13,
                {"Resize(x,,{1.0 2.0};mode=nearest;coordinate_transformation_mode=asymmetric;nearest_mode=floor)->y"});
   check_raised(node("Upsample", {"x", "scales"}, {"y"}, {text_attribute("mode", "linear")}), 9, 13,
                {"Resize(x,,scales;mode=linear;coordinate_transformation_mode=asymmetric)->y"});
-  check_raised(node("Resize", {"x", "scales"}, {"y"}), 10, 21,
-               {"Resize(x,,scales;coordinate_transformation_mode=asymmetric;nearest_mode=floor)->y"});
+  check_raised(node("Resize", {"x", "scales"}, {"y"}, {text_attribute("mode", "linear")}), 10, 21,
+               {"Resize(x,,scales;mode=linear;coordinate_transformation_mode=asymmetric)->y"});
+  // Before 11 nearest rounded one way where an axis grew and the other where it shrank.
+  const auto nearest_by = [](float scale) {
+    const std::vector<float> scales{1, 1, scale};
+    const std::string bytes(reinterpret_cast<const char*>(scales.data()), scales.size() * sizeof(float));
+    return refusal(file_of({node("Resize", {"x", "s"}, {"y"}, {}, "up")}, 10, {tensor("s", kFloat, {3}, bytes)}), 13);
+  };
+  CHECK(nearest_by(2) == "");
+  CHECK(holds(nearest_by(0.5f), "node up (Resize) may shrink"));
+  CHECK(holds(refusal(file_of({node("Resize", {"x", "s"}, {"y"}, {}, "up")}, 10), 13), "node up (Resize) may shrink"));
   check_raised(node("Resize", {"x", "", "scales"}, {"y"}), 11, 21, {"Resize(x,,scales)->y"});
   CHECK(holds(refusal(file_of({node("Upsample", {"x"}, {"y"}, {}, "up")}, 7), 13), "node up (Upsample) has no scales"));
   const std::string old_mode =

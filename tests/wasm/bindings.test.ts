@@ -88,7 +88,7 @@ describe("outcomes", () => {
     const described = engine.describe(model);
     expect(described.ok && typeof described.value).toBe("string");
     const recipe = '{"version":1,"steps":[{"kind":"quantize","scheme":{"bits":8}}]}';
-    const run = engine.compress(model, recipe, () => true);
+    const run = engine.compress(model, recipe, "", () => true);
     expect(run).toMatchObject({ ok: true, value: { model: expect.any(Number), report: expect.any(String) } });
     if (!run.ok) return;
     const values = engine.values(model, "fc.weight");
@@ -126,9 +126,9 @@ describe("outcomes", () => {
     expect(engine.check("no JSON")).toMatchObject({ ...failed, code: "bad-recipe" });
     expect(engine.values(model, "nowhere")).toMatchObject(failed);
     expect(engine.write(model, "pickle", () => true)).toMatchObject(failed);
-    expect(engine.compress(model, "{}", () => true)).toMatchObject({ ...failed, code: "bad-recipe" });
+    expect(engine.compress(model, "{}", "", () => true)).toMatchObject({ ...failed, code: "bad-recipe" });
     const recipe = '{"version":1,"steps":[{"kind":"quantize","scheme":{"bits":8}}]}';
-    expect(engine.compress(model, recipe, () => false)).toMatchObject({ ...failed, code: "cancelled" });
+    expect(engine.compress(model, recipe, "", () => false)).toMatchObject({ ...failed, code: "cancelled" });
     engine.close(model);
     expect(engine.describe(model)).toMatchObject(failed);
   });

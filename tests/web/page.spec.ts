@@ -260,7 +260,7 @@ test("link, command and recipe can be copied, and a recipe pasted", async () => 
   };
   expect(await copied("Copy link", "Link copied")).toMatch(/#lang=en&sample=simplenet&.*quantize=bits:8/);
   expect(await copied("Copy command", "Command copied")).toBe(
-    "npx nibble compress simplenet.onnx --bits 8 --symmetric --granularity channel --range minmax --rounding nearest -o simplenet.small.onnx",
+    "npx nibble-nn compress simplenet.onnx --bits 8 --symmetric --granularity channel --range minmax --rounding nearest -o simplenet.small.onnx",
   );
   const recipe = JSON.parse(await copied("Copy recipe", "Recipe copied"));
   expect(recipe.steps).toEqual([

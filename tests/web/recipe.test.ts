@@ -127,8 +127,8 @@ function readBack(command: string): { recipe: Recipe; given: ReturnType<typeof p
 
 test.each(["first", "threshold", "pattern"])("the command spells the same recipe: %s", (name) => {
   const recipe = r.recipeOf(kSides[name]!);
-  const command = r.commandOf(recipe, "my model.onnx");
-  expect(command).toMatch(/^npx nibble compress 'my model.onnx' --/);
+  const command = r.commandOf(recipe, "my model.onnx", "onnx");
+  expect(command).toMatch(/^npx nibble-nn compress 'my model.onnx' --/);
   const { recipe: read, given } = readBack(command);
   expect(given.positional).toEqual(["my model.onnx"]);
   expect(given.values.get("output")).toEqual(["my model.small.onnx"]);
@@ -138,14 +138,14 @@ test.each(["first", "threshold", "pattern"])("the command spells the same recipe
 test("layers go into the command when all steps share them", () => {
   const layers = { exclude: ["fc*", "it's"] };
   const side = { seed: 0, steps: r.firstSide().steps.map((step) => ({ ...step, on: true, layers })) };
-  expect(readBack(r.commandOf(r.recipeOf(side), "m.onnx")).recipe).toEqual(r.recipeOf(side));
+  expect(readBack(r.commandOf(r.recipeOf(side), "m.onnx", "onnx")).recipe).toEqual(r.recipeOf(side));
 });
 
 test.each(["channels", "three steps"])("a recipe that flags cannot spell goes in as JSON: %s", (name) => {
   const side = kSides[name]!;
   const recipe = { ...r.recipeOf(side), ...(name === "channels" && { steps: side.steps.map(r.stepOf) }) };
-  const command = r.commandOf(recipe, "m.onnx");
-  const [, json] = /^echo '(.*)' \| npx nibble compress m\.onnx --recipe - -o m\.small\.onnx$/.exec(command)!;
+  const command = r.commandOf(recipe, "m.onnx", "onnx");
+  const [, json] = /^echo '(.*)' \| npx nibble-nn compress m\.onnx --recipe - -o m\.small\.onnx$/.exec(command)!;
   expect(JSON.parse(json!)).toEqual(recipe);
 });
 

@@ -34,11 +34,16 @@ export interface Engine {
   close(): void;
 }
 
+export interface CompressOptions extends CallOptions {
+  /** The format that the report's sizes are of. Default: the opened file's own. */
+  format?: Format;
+}
+
 /** An opened or compressed model, unchanging. Freed by `using` or by dispose. */
 export interface Model extends Disposable {
   readonly info: ModelInfo;
   /** Runs a recipe; this model stays as it is. */
-  compress(recipe: Recipe, options?: CallOptions): Promise<{ model: Model; report: Report }>;
+  compress(recipe: Recipe, options?: CompressOptions): Promise<{ model: Model; report: Report }>;
   /** A weight's values as float32, row major: a copy. */
   values(weight: string): Promise<Float32Array>;
   /** What changed in one weight between this model and a result of compressing it. */

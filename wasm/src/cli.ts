@@ -115,11 +115,12 @@ async function main(words: string[]): Promise<number> {
   if (command === "--version" || command === "-v") return print(`nibble ${NIBBLE_VERSION}\n`);
   if (command === "--help" || command === "-h") return print(kHelp[""] ?? "");
   if (command === "help") {
-    const text = kHelp[rest[0] ?? ""];
+    const topic = rest[0] ?? "";
+    const text = Object.hasOwn(kHelp, topic) ? kHelp[topic] : undefined;
     if (text === undefined) throw new UsageError(`there is no command "${rest[0]}": try inspect or compress`);
     return print(text);
   }
-  const flags = kCommandFlags[command];
+  const flags = Object.hasOwn(kCommandFlags, command) ? kCommandFlags[command] : undefined;
   if (!flags) throw new UsageError(`there is no command "${command}": try inspect, compress or help`);
   const args = parse(rest, flags);
   if (args.values.has("help")) return print(kHelp[command] ?? "");
@@ -179,7 +180,7 @@ async function compress(path: string, args: Arguments): Promise<number> {
     const { model, beside } = await openModel(path, args, bar);
     refuseToOverwrite(beside);
     const onProgress = bar && (({ phase, item, fraction }: Progress) => bar.show(phase, item, fraction));
-    const result = await withFlagNames(recipePath, () => model.compress(checked, { onProgress }));
+    const result = await withFlagNames(recipePath, () => model.compress(checked, { onProgress, format }));
     const file = await result.model.export(format, { onProgress });
     bar?.clear();
 

@@ -3,7 +3,7 @@
 // the next thread when it is next used. Runs are reproducible, so a model made again is the same model.
 import { wrap } from "comlink";
 import { NibbleError } from "./api";
-import type { Bytes, Engine, Format, Load, Model, OpenOptions } from "./api";
+import type { Bytes, CompressOptions, Engine, Format, Load, Model, OpenOptions } from "./api";
 import { compile } from "./platform";
 import type { Platform, Thread } from "./platform";
 import type { CallOptions, ModelInfo, PictureOptions, Progress, Recipe, Report, WeightPicture } from "./types";
@@ -323,7 +323,7 @@ class Call {
 
   async #make(origin: Origin): Promise<number> {
     if (origin.kind === "file") return (await this.ask((host) => host.open(origin.files))).model;
-    return (await this.ask((host) => host.compress(origin.parent.handle, origin.recipe))).model;
+    return (await this.ask((host) => host.compress(origin.parent.handle, origin.recipe, ""))).model;
   }
 }
 
@@ -340,12 +340,12 @@ class ModelClient implements Model {
     this.#state = state;
   }
 
-  async compress(recipe: Recipe, options?: CallOptions): Promise<{ model: Model; report: Report }> {
+  async compress(recipe: Recipe, options?: CompressOptions): Promise<{ model: Model; report: Report }> {
     const state = this.#live();
     const text = toText(recipe);
     return this.#engine.call(options, async (call) => {
       const model = await call.handle(state);
-      const made = await call.ask((host) => host.compress(model, text));
+      const made = await call.ask((host) => host.compress(model, text, options?.format ?? ""));
       const origin: Origin = { kind: "result", parent: state, recipe: text };
       return {
         model: this.#engine.model(made, origin, state.name, call.session),

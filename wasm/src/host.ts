@@ -75,9 +75,9 @@ export function createHost({ onProgress, stopped }: HostOptions): Host {
 
     check: (recipe) => reply(() => unwrap(module().check(recipe))),
 
-    compress: (model, recipe) =>
+    compress: (model, recipe, format) =>
       reply(() => {
-        const result = unwrap(module().compress(model, recipe, report));
+        const result = unwrap(module().compress(model, recipe, format, report));
         return { ...result, info: unwrap(module().describe(result.model)) };
       }),
 

@@ -28,8 +28,13 @@ export interface EngineModule {
   describe(model: number): Outcome<string>;
   /** The recipe with defaults filled in, as JSON. */
   check(recipe: string): Outcome<string>;
-  /** Gives the new model's number and the Report as JSON. */
-  compress(model: number, recipe: string, listener: Listener): Outcome<{ model: number; report: string }>;
+  /** Gives the new model's number and, as JSON, the Report of a file of `format` ("" for the model's own). */
+  compress(
+    model: number,
+    recipe: string,
+    format: string,
+    listener: Listener,
+  ): Outcome<{ model: number; report: string }>;
   values(model: number, weight: string): Outcome<Float32Array>;
   /** Options and the scalar part of the result as JSON; arrays beside it. */
   picture(
@@ -51,7 +56,7 @@ export interface EngineModule {
   write(model: number, format: string, listener: Listener): Outcome<Uint8Array>;
   /** Frees a model; its number is not used again. */
   close(model: number): void;
-  /** Size of the heap, and the most that was in use since the last call to reset_peak. */
+  /** Bytes that the module's allocator holds now. */
   heap_bytes(): number;
 }
 

@@ -48,7 +48,11 @@ export interface Host {
   open(files: NamedBlob[]): Promise<Reply<{ model: number; info: string }>>;
   check(recipe: string): Promise<Reply<string>>;
   /** `info` is the result's ModelInfo, `report` its Report, both as JSON. */
-  compress(model: number, recipe: string): Promise<Reply<{ model: number; info: string; report: string }>>;
+  compress(
+    model: number,
+    recipe: string,
+    format: string,
+  ): Promise<Reply<{ model: number; info: string; report: string }>>;
   values(model: number, weight: string): Promise<Reply<Float32Array>>;
   picture(model: number, result: number, weight: string, options: string): Promise<Reply<PictureParts>>;
   write(model: number, format: string): Promise<Reply<Uint8Array>>;

@@ -13,6 +13,8 @@ import {
   withBoth,
   withLayer,
   withOwnBits,
+  fitting,
+  smallName,
   withoutStep,
   type Side,
   type StepDraft,
@@ -103,6 +105,7 @@ const refresh = latest(async () => {
       const side = state.side.peek();
       if (result?.side !== side) {
         const { model, report } = await before.compress(recipeOf(side), options);
+        if (before !== original) return model.dispose(); // another model was opened meanwhile
         result?.model.dispose();
         result = { model, side };
         batch(() => {
@@ -165,8 +168,12 @@ export function cancel(): void {
 /** Counts what the user asked to open: a sample that arrives after something newer was asked for is dropped. */
 let asked = 0;
 
+/** Counts the models that began to open: of two that open at once the later one stays. */
+let opening = 0;
+
 /** Opens a model; where that fails, what is open already stays. */
 async function openSource(next: Source, sample: string | null): Promise<void> {
+  const mine = ++opening;
   state.trouble.value = null;
   waiting = null;
   // A run of the old model would only be in the way.
@@ -186,14 +193,18 @@ async function openSource(next: Source, sample: string | null): Promise<void> {
     }
     return;
   }
+  if (mine !== opening) return model.dispose();
   result?.model.dispose();
   result = null;
   original?.dispose();
   original = model;
   const { info } = model;
+  const names = info.weights.map(({ name }) => name);
   const weights = [...info.weights].sort((a, b) => b.bytes - a.bytes);
   const keep = info.weights.some(({ name }) => name === state.selected.peek());
   batch(() => {
+    // A step for some layers of the last model means nothing here.
+    if (state.opened.peek()) state.side.value = fitting(state.side.peek(), names);
     state.opened.value = { info, file: next.name, sample };
     state.shown.value = null;
     state.picture.value = null;
@@ -317,7 +328,7 @@ export async function loadRecipe(text: string): Promise<void> {
 // --- Handing out -----------------------------------------------------------------------------------------------------
 
 /** Name of the compressed file: model.onnx gives model.small.onnx. */
-const outputName = (name: string): string => name.replace(/(\.\w+)?$/, ".small$1");
+const outputName = (name: string): string => smallName(name, state.opened.peek()?.info.format ?? "onnx");
 
 /** The compressed file, handed to the browser's download. */
 export async function download(): Promise<void> {
@@ -381,7 +392,9 @@ async function copy(text: string, key: "copiedLink" | "copiedCommand" | "copiedR
 }
 
 export const copyLink = (): Promise<void> => copy(new URL(currentHash(), location.href).href, "copiedLink");
-export const copyCommand = (): Promise<void> =>
-  copy(commandOf(recipeOf(state.side.peek()), state.opened.peek()?.file ?? "model.onnx"), "copiedCommand");
+export const copyCommand = (): Promise<void> => {
+  const { file, info } = state.opened.peek() ?? { file: "model.onnx", info: { format: "onnx" } };
+  return copy(commandOf(recipeOf(state.side.peek()), file, info.format), "copiedCommand");
+};
 export const copyRecipe = (): Promise<void> =>
   copy(`${JSON.stringify(recipeOf(state.side.peek()), null, 2)}\n`, "copiedRecipe");

@@ -47,7 +47,7 @@ export function causesOfLayer(
     const places = { bits: report.bits, stored: report.stored, packed: bytes(report.bytes.packed) };
     const width = /\d+/.exec(report.stored);
     if (report.stored.includes("float") && report.note)
-      cost(t("causeFloat", { ...places, why: report.note.replace(/[.]$/, "") }));
+      cost(t("causeFloat", { ...places, why: report.note.replace(/^stored as \w+: /, "").replace(/[.]$/, "") }));
     else if (report.stored.includes("float")) cost(t("causeFloatPlain", places));
     else if (width && Number(width[0]) > report.bits) fact(t("causeWider", places));
     const codes = Math.ceil((report.elements * report.bits) / 8);

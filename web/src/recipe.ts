@@ -147,7 +147,18 @@ export const includes = ({ include, exclude }: LayerFilter, name: string): boole
   (!include || include.some((glob) => matches(glob, name))) && !exclude?.some((glob) => matches(glob, name));
 
 /** Whether any step would change this weight. */
-export const takesPart = (side: Side, name: string): boolean => side.steps.some((step) => includes(step.layers, name));
+export const takesPart = (side: Side, name: string): boolean => {
+  const on = side.steps.filter((step) => step.on);
+  return (on.length > 0 ? on : side.steps).some((step) => includes(step.layers, name));
+};
+
+/** `side` for a model of these weights: without the steps whose include finds none of them. */
+export const fitting = (side: Side, names: string[]): Side => ({
+  ...side,
+  steps: side.steps.filter(
+    ({ layers: { include } }) => !include || names.some((name) => include.some((glob) => matches(glob, name))),
+  ),
+});
 
 /** `side` with one weight taken out of every step or put back into every step. `names` are all weights of the model:
  *  a glob that shuts out more than this one is replaced by the names of the others. */
@@ -271,7 +282,11 @@ const READ: Record<string, (text: string) => string | number | boolean | undefin
   sparsity: between(0, 1),
   threshold: between(0, Infinity),
   scope: oneOf("layer", "global"),
-  pattern: (text) => (/^[1-9]\d*:[1-9]\d*$/.test(text) ? text : oneOf("unstructured", "channels")(text)),
+  pattern: (text) => {
+    const pair = /^(\d+):(\d+)$/.exec(text)?.slice(1).map(Number);
+    const fits = pair && pair[0] >= 1 && pair[0] < pair[1] && pair[1] <= 64;
+    return fits ? text : oneOf("unstructured", "channels")(text);
+  },
   bits: (text) => (BITS.includes(Number(text)) ? Number(text) : undefined),
   symmetric: truth,
   granularity: oneOf("global", "tensor", "channel", "group"),
@@ -341,18 +356,22 @@ const splitOnce = (text: string, mark: string): [string, string?] => {
 
 // --- The command line ------------------------------------------------------------------------------------------------
 
+/** Name of the compressed file: model.onnx gives model.small.onnx, and so does a model.pb that holds ONNX. */
+export const smallName = (name: string, format: string): string =>
+  `${name.replace(new RegExp(`\\.${format}$`, "i"), "")}.small.${format}`;
+
 const quote = (text: string): string => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 /** The command that gives the same file. Flags say one step of each kind, prune first and both with the same layers;
  *  any other recipe goes in as JSON through standard input. */
-export function commandOf(recipe: Recipe, model: string): string {
-  const output = model.replace(/(\.\w+)?$/, ".small$1");
+export function commandOf(recipe: Recipe, model: string, format: string): string {
+  const output = smallName(model, format);
   const prune = recipe.steps.filter((step) => step.kind === "prune");
   const quantize = recipe.steps.filter((step) => step.kind === "quantize");
   const same = new Set(recipe.steps.map((step) => JSON.stringify(step.layers ?? {}))).size <= 1;
   const ordered = prune.length === 0 || recipe.steps[0].kind === "prune";
   if (recipe.steps.length === 0 || prune.length > 1 || quantize.length > 1 || !same || !ordered) {
-    return `echo ${quote(JSON.stringify(recipe))} | npx nibble compress ${quote(model)} --recipe - -o ${quote(output)}`;
+    return `echo ${quote(JSON.stringify(recipe))} | npx nibble-nn compress ${quote(model)} --recipe - -o ${quote(output)}`;
   }
   const flags: string[] = [];
   const add = (name: string, value: string | number | boolean | undefined): void => {
@@ -368,5 +387,5 @@ export function commandOf(recipe: Recipe, model: string): string {
   for (const key of ["include", "exclude"] as const)
     for (const glob of recipe.steps[0].layers?.[key] ?? []) add(key, glob);
   if (recipe.seed) add("seed", recipe.seed);
-  return `npx nibble compress ${quote(model)} ${flags.join(" ")} -o ${quote(output)}`;
+  return `npx nibble-nn compress ${quote(model)} ${flags.join(" ")} -o ${quote(output)}`;
 }

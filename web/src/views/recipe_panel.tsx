@@ -138,9 +138,9 @@ function KeepFields({ step, set }: { step: PruneDraft; set(fields: Partial<Prune
         <input
           type="number"
           min={1}
-          max={step.m}
+          max={step.m - 1}
           value={step.n}
-          onInput={(event) => set({ n: whole(event.currentTarget.valueAsNumber, 1, step.m) })}
+          onChange={(event) => set({ n: whole(event.currentTarget.valueAsNumber, 1, step.m - 1) })}
         />
       </label>
       <label>
@@ -150,9 +150,9 @@ function KeepFields({ step, set }: { step: PruneDraft; set(fields: Partial<Prune
           min={2}
           max={64}
           value={step.m}
-          onInput={(event) => {
+          onChange={(event) => {
             const m = whole(event.currentTarget.valueAsNumber, 2, 64);
-            set({ m, n: Math.min(step.n, m) });
+            set({ m, n: Math.min(step.n, m - 1) });
           }}
         />
       </label>

@@ -26,7 +26,7 @@ export function Result() {
             <span class="unit">{unit}</span>
           </p>
         </div>
-        <button type="button" class="primary" disabled={!opened.value} onClick={() => void actions.download()}>
+        <button type="button" class="primary" disabled={!opened.value || !file} onClick={() => void actions.download()}>
           <DownloadIcon />
           {t("download")}
         </button>
@@ -47,7 +47,7 @@ export function Result() {
             </span>
           </>
         ) : (
-          t("working")
+          !trouble.value && t("working")
         )}
       </p>
       {failed && <p class="hint">{t("outdated")}</p>}
