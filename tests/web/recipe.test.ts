@@ -199,3 +199,21 @@ test("globs match whole names, and everything but * and ? stands for itself", ()
   expect(r.matches("conv1.weight", "conv1xweight")).toBe(false);
   expect(r.matches("a[0](b)", "a[0](b)")).toBe(true);
 });
+
+test("a step for layers of another model is dropped with that model, and the others stay", () => {
+  const side = r.sideOf({
+    version: 1,
+    steps: [
+      { kind: "quantize", scheme: { bits: 8 } },
+      { kind: "quantize", scheme: { bits: 2 }, layers: { include: ["fc1.weight"] } },
+    ],
+  });
+  expect(r.fitting(side, ["conv.weight"]).steps).toEqual([side.steps[0]]);
+  expect(r.fitting(side, ["fc1.weight"])).toEqual(side);
+});
+
+test("the result's name ends in what it is", () => {
+  expect(r.smallName("model.onnx", "onnx")).toBe("model.small.onnx");
+  expect(r.smallName("model.pb", "onnx")).toBe("model.pb.small.onnx");
+  expect(r.smallName("weights", "safetensors")).toBe("weights.small.safetensors");
+});
