@@ -74,7 +74,8 @@ Model read_safetensors(FileBytes owner, std::string_view name) {
   constexpr ptrdiff_t kMostEntries = 20'000;
   if (std::count(text.begin(), text.end(), '{') > kMostEntries ||
       std::count(text.begin(), text.end(), ':') > 4 * kMostEntries) {
-    bad("header", "names more than " + std::to_string(kMostEntries) + " tensors, more than Nibble opens");
+    fail(ErrorCode::Unsupported, "header",
+         "names more than " + std::to_string(kMostEntries) + " tensors, more than Nibble opens; split the file");
   }
   const Json json = parse_json(text, ErrorCode::BadFile, "header");
   if (!json.is_object()) bad("header", "expected an object");

@@ -953,6 +953,18 @@ TEST_CASE("a safetensors header may be of any length, one that looks like anothe
   }
 }
 
+TEST_CASE("a safetensors header of more tensors than can be read in good time is refused before it is read") {
+  std::string header = R"({"t":[)";
+  for (int i = 0; i < 30'000; ++i) header += i ? ",{}" : "{}";
+  header += "]}";
+  std::string file;
+  for (int i = 0; i < 8; ++i) file += static_cast<char>(static_cast<uint64_t>(header.size()) >> (8 * i));
+  file += header;
+  const Error error = error_of([&] { read_model(std::as_bytes(std::span(file)), "t"); });
+  CHECK(error.code == ErrorCode::Unsupported);
+  CHECK(holds(error.message, "more than 20000 tensors"));
+}
+
 TEST_CASE("Upsample became Resize in 10, whose coordinates became a choice in 11") {
   check_raised(node("Upsample", {"x"}, {"y"}, {text_attribute("mode", "nearest"), floats_attribute("scales", {1, 2})}),
                7, 13,
@@ -1401,6 +1413,25 @@ TEST_CASE("halves are not replaced by 16-bit codes") {
   const WritePlan plan = plan_write(model, Format::Onnx);
   CHECK_FALSE(plan.weights[0].quantized);
   CHECK(holds(plan.weights[0].note, "16-bit codes are no smaller"));
+}
+
+TEST_CASE("a bfloat16 value whose nearest code means another value is written by a neighbouring code") {
+  // Every value is made from a code, as stochastic rounding does. Near 1 bfloat16 has steps of 1/256, a little less
+  // than this scale; a search over scales found that one of these 256 values rounds to where another code is nearest.
+  OnnxFile file;
+  file.opset = 21;
+  file.graph.nodes = {node("MatMul", {"x", "W"}, {"y"})};
+  file.graph.initializers = {tensor("W", 16, {16, 16}, std::string(512, '\0'))};
+  file.graph.inputs = {value("x", 16, {-1, 16})};
+  Model model = file.read();
+  const float scale = 0.00400820002f;
+  std::vector<float> values;
+  for (int code = 0; code < 256; ++code) values.push_back(scale * static_cast<float>(code));
+  model.params[0].value = from_floats(DType::BFloat16, {16, 16}, values);
+  model.params[0].grid = QuantParams{scheme_of(8, false, Granularity::Tensor), {scale}, {0}};
+  const WritePlan plan = plan_write(model, Format::Onnx);
+  REQUIRE(plan.weights[0].quantized);
+  check_exported(model, "W", plan);
 }
 
 TEST_CASE("where raising the operator set costs more than the codes save, the weights stay in full") {
