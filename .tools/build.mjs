@@ -16,7 +16,7 @@ export const kDefault = ["module", "package", "page"];
 /// Builds one target, skipping what is up to date. A failure ends the program with the compiler's message.
 export async function build(target) {
   if (kPresets.includes(target)) return build_cpp(target);
-  if (target === "module") return build_cpp("wasm", "engine");
+  if (target === "module") return build_cpp("wasm", ["engine", "engine-relaxed", "decoder"]);
   if (target === "package") return build_package();
   if (target === "page") return build_page();
   fail(
@@ -25,13 +25,16 @@ export async function build(target) {
   );
 }
 
+/// Builds one CMake target of a preset.
+export const build_part = (preset, part) => build_cpp(preset, [part]);
+
 /// The environment that the presets and their tests need.
 export function cpp_environment() {
   const toolchain = find_toolchain() ?? fail("The C++ toolchain is missing.", "Run: npm run setup");
   return { ...toolchain.env, NIBBLE_EMSCRIPTEN: toolchain.emscripten };
 }
 
-function build_cpp(preset, part = "all") {
+function build_cpp(preset, parts = ["all"]) {
   const { include } = find_toolchain() ?? fail("The C++ toolchain is missing.", "Run: npm run setup");
   const env = cpp_environment();
   const folder = join(root, "build", preset);
@@ -46,16 +49,18 @@ function build_cpp(preset, part = "all") {
     writeFileSync(stamp, wanted);
   }
   const started = Date.now();
-  run("cmake", ["--build", folder, "--target", part, "--parallel", String(availableParallelism())], {
+  run("cmake", ["--build", folder, "--target", ...parts, "--parallel", String(availableParallelism())], {
     cwd: root,
     env,
     why: `The C++ build ${preset} failed.`,
   });
-  say(`${part === "all" ? preset : part} is built (${seconds(started)})`);
+  say(`${parts[0] === "all" ? preset : "the module"} is built (${seconds(started)})`);
 }
 
 async function build_package() {
-  const compiled = ["engine.mjs", "engine.wasm"].map((name) => join("build", "wasm", "wasm", name));
+  const compiled = ["engine.mjs", "engine.wasm", "engine-relaxed.wasm", "decoder.wasm"].map((name) =>
+    join("build", "wasm", "wasm", name),
+  );
   const inputs = [
     "wasm/src",
     "wasm/package.json",

@@ -12,6 +12,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 import { fail, root, run } from "./shell.mjs";
 
 const source = join(root, "wasm", "src");
@@ -20,7 +21,10 @@ const compiled = join(root, "build", "wasm", "wasm");
 const version = JSON.parse(readFileSync(join(root, "wasm", "package.json"), "utf8")).version;
 
 /// The declarations that the package publishes; the others describe its inside.
-const kDeclarations = ["index", "inline", "worker", "api", "types"];
+const kDeclarations = ["index", "inline", "worker", "api", "types", "decode"];
+
+/// The module, strict and relaxed.
+const kModules = ["engine.wasm", "engine-relaxed.wasm"];
 
 /// Emscripten's script as a part of a bundle. It gets the compiled module handed and reads no file, so its code for Node
 /// goes (bundlers for browsers stumble over the modules that it names), and so does its own address, which bundlers take
@@ -62,23 +66,39 @@ const options = ({ inlined = {}, ...more }) => ({
 });
 
 export async function build_package() {
-  for (const name of ["engine.mjs", "engine.wasm"]) {
+  for (const name of ["engine.mjs", "decoder.wasm", ...kModules]) {
     if (!existsSync(join(compiled, name)))
       fail(`build/wasm/wasm/${name} is missing.`, "Build the module first: npm run build -- module");
   }
   mkdirSync(join(root, "build"), { recursive: true });
+  check_glue();
   // Built aside and moved into place, so that a failed or interrupted build leaves the last good one.
   const fresh = mkdtempSync(join(root, "build", "package-"));
   try {
     await bundle(fresh);
     declare(fresh);
-    copyFileSync(join(compiled, "engine.wasm"), join(fresh, "engine.wasm"));
+    for (const name of kModules) copyFileSync(join(compiled, name), join(fresh, name));
     chmodSync(fresh, 0o755); // mkdtemp gives a private folder
     rmSync(dist, { recursive: true, force: true });
     renameSync(fresh, dist);
   } finally {
     rmSync(fresh, { recursive: true, force: true });
   }
+}
+
+/// Both modules run with one script, so both must have been given the same: names of files apart, and what the linker
+/// calls the imports and exports, which is the same as long as the same functions are used.
+function check_glue() {
+  const [strict, relaxed] = ["engine", "engine-relaxed"].map((name) =>
+    readFileSync(join(compiled, `${name}.mjs`), "utf8")
+      .replaceAll(`${name}.wasm`, "")
+      .replaceAll(`${name}.mjs`, ""),
+  );
+  if (strict !== relaxed)
+    fail(
+      "Emscripten's scripts of the two modules differ, and the package has room for one.",
+      "Look at wasm/CMakeLists.txt.",
+    );
 }
 
 async function bundle(outdir) {
@@ -88,8 +108,19 @@ async function bundle(outdir) {
   await build(options({ entryPoints: from("worker"), outdir, format: "iife" }));
   await build(options({ entryPoints: from("worker-node"), outdir, ...node }));
   await build(options({ entryPoints: from("index"), outdir, splitting: true, chunkNames: "[name]-[hash]" }));
+  // Gzipped inside of the script: a page that is served without compression has the small one too.
+  const decoder = gzipSync(readFileSync(join(compiled, "decoder.wasm")), { level: 9 }).toString("base64");
+  const with_decoder = { "inlined:decoder": decoder };
+  await build(options({ entryPoints: from("decode"), outdir, inlined: with_decoder }));
   await build(
-    options({ entryPoints: from("node", "cli"), outdir, splitting: true, chunkNames: "[name]-[hash]", ...node }),
+    options({
+      entryPoints: from("node", "cli"),
+      outdir,
+      splitting: true,
+      chunkNames: "[name]-[hash]",
+      inlined: with_decoder,
+      ...node,
+    }),
   );
 
   const wasm = readFileSync(join(compiled, "engine.wasm")).toString("base64");

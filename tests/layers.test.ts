@@ -81,6 +81,8 @@ function wrongImport({ file, target, typeOnly }: Edge): string | undefined {
   const [top] = file.split("/");
   const path = target.startsWith(".") ? relative(root, resolve(root, dirname(file), target)) : target;
   const package_ = /^nibble-nn(\/|$)/.test(target) || /^wasm\//.test(path);
+  // The example is what a user of the package writes.
+  if (file.startsWith("wasm/example/")) return undefined;
   if (top === "wasm") {
     if (package_ && target.startsWith("nibble-nn")) return "the package imports its own files by their paths";
     return /^(web|tests)\//.test(path) ? `wasm/ lies below ${path.split("/")[0]}/` : undefined;

@@ -15,6 +15,7 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "nibble-serve-"));
   writeFileSync(join(folder, "index.html"), "<!doctype html>");
   writeFileSync(join(folder, "engine.wasm"), Uint8Array.of(0, 0x61, 0x73, 0x6d));
+  writeFileSync(join(folder, "model.nib"), Uint8Array.of(1, 2, 3));
   site = await serve(folder, 4573);
 });
 afterAll(() => {
@@ -41,6 +42,7 @@ function get(path: string, method = "GET"): Promise<{ status: number; type: stri
 test("files come with the types that browsers insist on", async () => {
   expect(await get("/")).toEqual({ status: 200, type: "text/html; charset=utf-8", length: 15 });
   expect(await get("/engine.wasm?v=1")).toEqual({ status: 200, type: "application/wasm", length: 4 });
+  expect(await get("/model.nib")).toEqual({ status: 200, type: "application/octet-stream", length: 3 });
   expect(await get("/engine.wasm", "HEAD")).toEqual({ status: 200, type: "application/wasm", length: 0 });
 });
 

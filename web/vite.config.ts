@@ -25,30 +25,11 @@ function contentPolicy(): Plugin {
   };
 }
 
-/** What the page will ask for as soon as its script runs is fetched while the script is still on its way. */
-function fetchEarly(): Plugin {
-  return {
-    name: "fetch-early",
-    apply: "build",
-    transformIndexHtml: {
-      order: "post",
-      handler: (_html, { bundle = {} }) =>
-        Object.keys(bundle)
-          .filter((name) => name.endsWith(".wasm"))
-          .map((name) => ({
-            tag: "link",
-            attrs: { rel: "preload", href: `./${name}`, as: "fetch", crossorigin: "anonymous" },
-            injectTo: "head" as const,
-          })),
-    },
-  };
-}
-
 export default defineConfig(({ mode }) => ({
   root: fileURLToPath(new URL(".", import.meta.url)),
   base: "./",
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
-  plugins: [contentPolicy(), fetchEarly()],
+  plugins: [contentPolicy()],
   resolve:
     mode === "fake"
       ? { alias: { "nibble-nn": fileURLToPath(new URL("../tests/web/fake_engine.ts", import.meta.url)) } }

@@ -12,6 +12,13 @@ namespace {
 constexpr size_t kMostLevels = 4096;
 
 std::vector<float> levels_of(const Param& param, const Rows& rows, size_t channel, float lo, float hi) {
+  if (param.codebook) {
+    std::vector<float> levels;
+    for (const float level : param.codebook->centroids) {
+      if (level >= lo && level <= hi) levels.push_back(level);
+    }
+    return levels;
+  }
   if (!param.grid) return {};
   const QuantParams& grid = *param.grid;
   const int32_t lowest = lowest_code(grid.scheme), highest = highest_code(grid.scheme);

@@ -1,9 +1,9 @@
-// Tells formats apart by content, and the Rope that all of them write.
+// Tells formats apart by content.
 #include <cstring>
-#include <stdexcept>
 
 #include "core/base/error.hpp"
 #include "core/formats/formats.hpp"
+#include "core/formats/nib.hpp"
 
 namespace nibble {
 
@@ -36,7 +36,7 @@ void refuse_known_others(std::span<const std::byte> file, std::string_view name)
   for (const Known& known : kKnown) {
     if (file.size() > known.at && starts_with(file.subspan(known.at), known.magic)) {
       fail(ErrorCode::Unsupported, std::string(name),
-           "this is " + std::string(known.what) + ". Nibble opens ONNX and safetensors");
+           "this is " + std::string(known.what) + ". Nibble opens ONNX, safetensors and .nib");
     }
   }
 }
@@ -51,11 +51,30 @@ Model read_model(FileBytes file, std::string_view name, const ExternalFiles& ext
   if (file.span().empty()) fail(ErrorCode::BadFile, std::string(name), "the file is empty");
   // First: the length at a safetensors file's start may look like any other magic number.
   if (looks_like_safetensors(file.span())) return read_safetensors(std::move(file), name);
+  if (nib::looks_like_nib(file.span())) return nib::read(file.span(), name);
   refuse_known_others(file.span(), name);
   return read_onnx(std::move(file), name, external);
 }
 
+namespace {
+
+WritePlan plan_nib(const Model& model) {
+  WritePlan plan{Format::Nib, opset_of(*model.header), {}, {}, {}};
+  nib::File file = nib::encode(model);
+  for (const Weight& weight : *model.weights) {
+    const Param& param = model.params[weight.param];
+    Storage storage{param.value.dtype(), param.grid.has_value(), "", 0, file.coders[weight.param]};
+    storage.bytes = static_cast<size_t>((file.bits[weight.param] + (uint64_t{8} << 16) - 1) / (uint64_t{8} << 16));
+    plan.weights.push_back(std::move(storage));
+  }
+  plan.encoded = std::make_shared<const std::vector<uint8_t>>(std::move(file.bytes));
+  return plan;
+}
+
+}  // namespace
+
 WritePlan plan_write(const Model& model, Format format) {
+  if (format == Format::Nib) return plan_nib(model);
   if (format == Format::Onnx) {
     if (model.header->format != Format::Onnx) {
       fail(ErrorCode::Unsupported, "format",
@@ -63,11 +82,11 @@ WritePlan plan_write(const Model& model, Format format) {
     }
     return plan_onnx(model);
   }
-  WritePlan plan{Format::Safetensors, 0, {}, {}};
+  WritePlan plan{Format::Safetensors, 0, {}, {}, {}};
   bool any_grid = false;
   for (const Weight& weight : model.weights ? *model.weights : std::vector<Weight>{}) {
     const Param& param = model.params[weight.param];
-    Storage storage{param.value.dtype(), false, "", param.value.bytes().size()};
+    Storage storage{param.value.dtype(), false, "", param.value.bytes().size(), {}};
     if (param.grid) {
       any_grid = true;
       storage.note = "safetensors has no quantized form: the grid's values are written in full";
@@ -80,65 +99,14 @@ WritePlan plan_write(const Model& model, Format format) {
 }
 
 Rope write_model(const Model& model, const WritePlan& plan) {
-  return plan.format == Format::Onnx ? write_onnx(model, plan) : write_safetensors(model);
-}
-
-void Rope::grow(size_t size) {
-  // Borrowed bytes may be in several places, so the sum can be more than the memory that they take.
-  if (size > SIZE_MAX - size_) fail(ErrorCode::Unsupported, "", "the file would be larger than this machine can count");
-  size_ += size;
-}
-
-void Rope::append(std::string text) {
-  if (text.empty()) return;
-  grow(text.size());
-  if (!pieces_.empty() && !pieces_.back().make) {
-    pieces_.back().text += text;
-    pieces_.back().size += text.size();
-    return;
+  switch (plan.format) {
+    case Format::Onnx: return write_onnx(model, plan);
+    case Format::Safetensors: return write_safetensors(model);
+    case Format::Nib: break;
   }
-  const size_t size = text.size();
-  pieces_.push_back({std::move(text), size, {}});
-}
-
-void Rope::append(Tensor tensor) {
-  const size_t size = tensor.bytes().size();
-  append(size, [tensor = std::move(tensor)] { return tensor; });
-}
-
-void Rope::append(size_t size, std::function<Tensor()> make) {
-  if (size == 0) return;
-  grow(size);
-  pieces_.push_back({"", size, std::move(make)});
-}
-
-void Rope::append(Rope other) {
-  for (Piece& piece : other.pieces_) {
-    if (piece.make) {
-      append(piece.size, std::move(piece.make));
-    } else {
-      append(std::move(piece.text));
-    }
-  }
-}
-
-void Rope::emit(const std::function<void(std::span<const std::byte>)>& sink) const {
-  for (const Piece& piece : pieces_) {
-    if (!piece.make) {
-      sink(std::as_bytes(std::span(piece.text)));
-      continue;
-    }
-    const Tensor made = piece.make();
-    if (made.bytes().size() != piece.size) throw std::logic_error("a piece of a rope is not of its promised size");
-    sink(made.bytes());
-  }
-}
-
-std::vector<std::byte> Rope::bytes() const {
-  std::vector<std::byte> all;
-  all.reserve(size_);
-  emit([&](std::span<const std::byte> piece) { all.insert(all.end(), piece.begin(), piece.end()); });
-  return all;
+  Rope rope;
+  rope.append(std::string(plan.encoded->begin(), plan.encoded->end()));
+  return rope;
 }
 
 }  // namespace nibble

@@ -1,13 +1,13 @@
 // Files in and out. Reading gives a Model; writing gives a Rope, whose size is known before any of it is made.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "core/formats/rope.hpp"
 #include "core/model/model.hpp"
 
 namespace nibble {
@@ -21,37 +21,13 @@ Model read_model(FileBytes file, std::string_view name, const ExternalFiles& ext
 /// The same from bytes that belong to somebody else, by a copy.
 Model read_model(std::span<const std::byte> file, std::string_view name, const ExternalFiles& external = {});
 
-/// Bytes to be written: pieces that exist, and pieces that are made when their turn comes, of known size. A whole
-/// export therefore never needs room for a second copy of the model.
-class Rope {
- public:
-  void append(std::string text);
-  void append(Tensor tensor);
-  void append(size_t size, std::function<Tensor()> make);
-  void append(Rope other);
-  size_t size() const { return size_; }
-  /// Hands over the pieces in order. Throws std::logic_error where a made piece is not of its promised size.
-  void emit(const std::function<void(std::span<const std::byte>)>& sink) const;
-  std::vector<std::byte> bytes() const;
-
- private:
-  struct Piece {
-    std::string text;
-    size_t size = 0;
-    std::function<Tensor()> make;  ///< empty: the text is the piece
-  };
-  void grow(size_t size);
-
-  std::vector<Piece> pieces_;
-  size_t size_ = 0;
-};
-
 /// How the exported file holds one weight.
 struct Storage {
   DType dtype = DType::Float32;  ///< of the codes, or of the values where not quantized
   bool quantized = false;
-  std::string note;  ///< why it is so, where that needs saying
-  size_t bytes = 0;  ///< of values, or of codes, scales and zero points
+  std::string note;                         ///< why it is so, where that needs saying
+  size_t bytes = 0;                         ///< of values, or of codes, scales and zero points
+  EntropyCoder coder = EntropyCoder::Auto;  ///< Format::Nib: of its levels, Auto where it has none
 };
 
 /// What writing will do: decided before a byte is made, and what the report shows.
@@ -60,6 +36,8 @@ struct WritePlan {
   int64_t opset = 0;               ///< of the written file; 0 for safetensors
   std::vector<Storage> weights;    ///< one for each of model.weights
   std::vector<std::string> notes;  ///< about the whole file
+  std::shared_ptr<const std::vector<uint8_t>>
+      encoded;  ///< Format::Nib: the file, whose size cannot be known without it
 };
 WritePlan plan_write(const Model& model, Format format);
 

@@ -18,6 +18,7 @@ struct QdqInitializer {
   DType dtype = DType::Float32;
   Shape shape;
   std::function<Tensor()> make;
+  std::optional<Source> source;
 };
 struct Qdq {
   std::vector<QdqInitializer> initializers;

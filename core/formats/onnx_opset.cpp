@@ -188,7 +188,7 @@ class Raiser {
         const ParamRef* tensor = held ? std::get_if<ParamRef>(&held->value) : nullptr;
         if (tensor && !node.outputs.empty()) stored_.emplace(node.outputs[0], tensor->param);
         for (const char* key : {"to", "dtype"}) {
-          const auto type = dtype_of(static_cast<int32_t>(int_attribute(node, key, 0)));
+          const auto type = dtype_of_code(int_attribute(node, key, 0));
           if (type && is_real(*type) && *type != DType::Float32) float32_only_ = false;
         }
         names_.insert(node.outputs.begin(), node.outputs.end());

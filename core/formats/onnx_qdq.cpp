@@ -4,6 +4,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "core/formats/grid_codes.hpp"
 #include "core/formats/onnx_fields.hpp"
 #include "core/formats/onnx_internal.hpp"
 #include "core/kernels/kernels.hpp"
@@ -59,51 +60,6 @@ Layout layout_of(const Param& param, const Weight& weight, const Rows& rows) {
   return layout;
 }
 
-/// Half floats are so coarse that a value's nearest code may mean another value once rounded, where a neighbouring code
-/// means this one (stochastic rounding picks such codes). Looks among the neighbours of `guess`.
-std::optional<int32_t> code_near(int32_t guess, float value, const kernels::Grid& grid, DType dtype) {
-  for (const int32_t distance : {-1, 1, -2, 2}) {
-    const int32_t code = std::clamp(guess + distance, grid.lowest, grid.highest);
-    float meant = grid.scale * static_cast<float>(code - grid.zero_point);
-    round_through(dtype, std::span(&meant, 1));
-    if (meant == value) return code;
-  }
-  return std::nullopt;
-}
-
-/// Codes of rows first to first + count, given and written in row order.
-template <class Code>
-void codes_of_rows(const Param& param, const Rows& rows, size_t first_row, size_t count, std::span<const float> values,
-                   std::span<Code> out) {
-  const QuantParams& grid = *param.grid;
-  const size_t length = rows.length();
-  const size_t group = grid.scheme.granularity == Granularity::Group ? grid.scheme.group_size : length;
-  const size_t groups = length ? groups_of(length, group) : 0;
-  std::vector<float> check(std::min(group, length));
-  for (size_t row = 0; row < count; ++row) {
-    for (size_t g = 0; g < groups; ++g) {
-      const size_t index = grid.scale.size() == 1 ? 0 : (first_row + row) * groups + g;
-      const size_t first = row * length + g * group, size = std::min(group, length - g * group);
-      const kernels::Grid affine{grid.scale[index], 1.0f / grid.scale[index], grid.zero_point[index],
-                                 lowest_code(grid.scheme), highest_code(grid.scheme)};
-      const auto part = values.subspan(first, size);
-      const auto codes = out.subspan(first, size);
-      kernels::quantize(part, affine, codes);
-      // The grid is a promise about the values; a file whose codes mean something else must never be written.
-      const std::span<float> meant = std::span(check).first(size);
-      kernels::dequantize(std::span<const Code>(codes), affine, meant);
-      round_through(param.value.dtype(), meant);
-      if (std::equal(meant.begin(), meant.end(), part.begin())) continue;
-      for (size_t i = 0; i < size; ++i) {
-        if (meant[i] == part[i]) continue;
-        const std::optional<int32_t> code = code_near(codes[i], part[i], affine, param.value.dtype());
-        if (!code) throw std::logic_error(param.name + ": a value is not on the grid that it is promised to be on");
-        codes[i] = static_cast<Code>(*code);
-      }
-    }
-  }
-}
-
 template <class Code>
 Tensor make_codes(const Param& param, const Rows& rows, const Layout& layout, DType codes) {
   const FloatView values(param.value);
@@ -116,7 +72,9 @@ Tensor make_codes(const Param& param, const Rows& rows, const Layout& layout, DT
   for_each_row_block(values.values(), rows, [&](size_t first, size_t count, std::span<const float> block) {
     const std::span<Code> target =
         in_row_order ? out.subspan(first * rows.length(), block.size()) : std::span(scattered).first(block.size());
-    codes_of_rows<Code>(param, rows, first, count, block, target);
+    // The grid is a promise about the values; a file whose codes mean something else must never be written.
+    if (!codes_of_rows<Code>(param, rows, first, count, block, target))
+      throw std::logic_error(param.name + ": a value is not on the grid that it is promised to be on");
     if (!in_row_order) scatter_rows(std::span<const Code>(target), rows, first, count, out);
   });
   if (!pack) return unpacked;
@@ -181,7 +139,8 @@ Qdq build_qdq(const Param& param, const Weight& weight, const std::string& name,
   Qdq qdq;
   Node node{"", "DequantizeLinear", "", {unused(name + "_quantized"), unused(name + "_scale")}, {}, {}, ""};
   node.name = unused(name + "_dequantize");
-  qdq.initializers.push_back({node.inputs[0], codes, layout.shape, [param, rows, layout, codes] {
+  qdq.initializers.push_back({node.inputs[0], codes, layout.shape,
+                              [param, rows, layout, codes] {
                                 if (bits_of(codes) == 16) {
                                   return codes == DType::Int16 ? make_codes<int16_t>(param, rows, layout, codes)
                                                                : make_codes<uint16_t>(param, rows, layout, codes);
@@ -189,18 +148,20 @@ Qdq build_qdq(const Param& param, const Weight& weight, const std::string& name,
                                 const bool is_signed = codes == DType::Int8 || codes == DType::Int4;
                                 return is_signed ? make_codes<int8_t>(param, rows, layout, codes)
                                                  : make_codes<uint8_t>(param, rows, layout, codes);
-                              }});
+                              },
+                              Source{weight.param, StoredArray::Codes, codes, layout.rows, false}});
   const size_t scales = scale.size();
-  qdq.initializers.push_back({node.inputs[1], DType::Float32, scale_shape, [scale = std::move(scale), scale_shape] {
-                                return Tensor::from<float>(DType::Float32, scale_shape, scale);
-                              }});
+  qdq.initializers.push_back(
+      {node.inputs[1], DType::Float32, scale_shape,
+       [scale = std::move(scale), scale_shape] { return Tensor::from<float>(DType::Float32, scale_shape, scale); },
+       Source{weight.param, StoredArray::Scales, DType::Float32, false, layout.scales_transposed}});
   qdq.payload_bytes = bytes_for(codes, param.value.elements()) + scales * sizeof(float);
   if (!grid.scheme.symmetric) {
     node.inputs.push_back(unused(name + "_zero_point"));
     qdq.initializers.push_back(
-        {node.inputs[2], codes, scale_shape, [zero_point = std::move(zero_point), scale_shape, codes] {
-           return integers(codes, scale_shape, zero_point);
-         }});
+        {node.inputs[2], codes, scale_shape,
+         [zero_point = std::move(zero_point), scale_shape, codes] { return integers(codes, scale_shape, zero_point); },
+         Source{weight.param, StoredArray::ZeroPoints, codes, false, layout.scales_transposed}});
     qdq.payload_bytes += bytes_for(codes, scales);
   }
   if (!one_scale) node.attributes.push_back({"axis", layout.axis, ""});
@@ -212,9 +173,11 @@ Qdq build_qdq(const Param& param, const Weight& weight, const std::string& name,
   if (layout.reshape) {
     const std::string shape = unused(name + "_shape");
     const std::vector<int64_t> extents = layout.reshape_to;
-    qdq.initializers.push_back({shape, DType::Int64, {extents.size()}, [extents] {
-                                  return Tensor::from<int64_t>(DType::Int64, {extents.size()}, extents);
-                                }});
+    qdq.initializers.push_back({shape,
+                                DType::Int64,
+                                {extents.size()},
+                                [extents] { return Tensor::from<int64_t>(DType::Int64, {extents.size()}, extents); },
+                                {}});
     behind.push_back({unused(name + "_reshape"), "Reshape", "", {"", shape}, {}, {}, ""});
   }
   if (!layout.transpose.empty()) {

@@ -38,6 +38,9 @@ class Reader {
         case ModelField::OpsetImport:
           header->opsets.push_back(read_opset(bytes_field(reader, "opset_import")));
           return true;
+        case ModelField::MetadataProps:
+          header->metadata.push_back(read_entry(bytes_field(reader, "metadata_props")));
+          return true;
         case ModelField::Graph: graphs.push_back(bytes_field(reader, "graph")); return true;
         // Looked at, and left among the fields that are carried through.
         case ModelField::ProducerName: header->producer = peek_text(reader); return false;
@@ -76,6 +79,19 @@ class Reader {
       return false;
     });
     return opset;
+  }
+
+  static std::pair<std::string, std::string> read_entry(const protozero::data_view& message) {
+    std::pair<std::string, std::string> entry;
+    std::string ignored;
+    read_fields<EntryField>(message, ignored, [&](EntryField field, pbf_reader& reader) {
+      switch (field) {
+        case EntryField::Key: entry.first = string_field(reader, "metadata_props.key"); return true;
+        case EntryField::Value: entry.second = string_field(reader, "metadata_props.value"); return true;
+      }
+      return false;
+    });
+    return entry;
   }
 
   std::shared_ptr<const Graph> read_graph(const protozero::data_view& message, const std::string& path, int depth) {
@@ -273,7 +289,7 @@ class Reader {
                                    [&](TensorTypeField inner, pbf_reader& in) {
                                      switch (inner) {
                                        case TensorTypeField::ElemType:
-                                         value.dtype = dtype_of(static_cast<int32_t>(int_field(in, value.name)));
+                                         value.dtype = dtype_of_code(int_field(in, value.name));
                                          return true;
                                        case TensorTypeField::Shape:
                                          read_shape(bytes_field(in, value.name), value);

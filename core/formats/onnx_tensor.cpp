@@ -114,7 +114,7 @@ RawTensor TensorReader::parse(const protozero::data_view& message, const std::st
 }
 
 Tensor TensorReader::build(const RawTensor& raw, const std::string& name) {
-  const std::optional<DType> dtype = dtype_of(static_cast<int32_t>(raw.type));
+  const std::optional<DType> dtype = dtype_of_code(raw.type);
   if (!dtype || raw.type < 0 || raw.type > INT32_MAX) bad(name, "unknown tensor type " + std::to_string(raw.type));
   Shape shape;
   constexpr size_t kMostExtents = 64;  // NumPy's limit; operators stop far below, and so may loops over extents

@@ -41,12 +41,12 @@ std::string tensor_head(const std::string& name, DType dtype, const Shape& shape
 }
 
 template <class Field>
-void append_raw(Rope& out, Field field, size_t size, std::function<Tensor()> make) {
+void append_raw(Rope& out, Field field, size_t size, std::function<Tensor()> make, std::optional<Source> source) {
   std::string head;
   protozero::add_varint_to_buffer(&head, uint64_t{static_cast<uint32_t>(field)} << 3 | 2);
   protozero::add_varint_to_buffer(&head, size);
   out.append(std::move(head));
-  out.append(size, std::move(make));
+  out.append(size, std::move(make), source);
 }
 
 /// The values as varints where that is smaller than raw, else nothing. Shapes and axes are small numbers in eight
@@ -61,7 +61,8 @@ std::string as_varints(const Tensor& tensor) {
   return varints;
 }
 
-Rope encode_tensor(const std::string& name, const Tensor& tensor, const std::string& extra) {
+/// `param` is the tensor's index among the model's.
+Rope encode_tensor(const std::string& name, size_t param, const Tensor& tensor, const std::string& extra) {
   Rope out;
   out.append(tensor_head(name, tensor.dtype(), tensor.shape()));
   // Texts are in `extra`; everything else is written in the form that takes least room, whichever field it was read
@@ -75,7 +76,9 @@ Rope encode_tensor(const std::string& name, const Tensor& tensor, const std::str
     }
   }
   if (tensor.dtype() != DType::String) {
-    append_raw(out, TensorField::RawData, tensor.bytes().size(), [tensor] { return tensor; });
+    const Source source{param, StoredArray::Values, tensor.dtype(), false, false};
+    append_raw(
+        out, TensorField::RawData, tensor.bytes().size(), [tensor] { return tensor; }, source);
   }
   out.append(extra);
   return out;
@@ -104,6 +107,35 @@ void encode_plain_attribute(const Attribute& attribute, std::string& out) {
     for (const std::string& value : *strings) builder.add_bytes(AttributeField::Strings, value);
     type(AttributeType::Strings);
   }
+}
+
+/// The entry as the file had it; one of a model made in memory is encoded from its type and shape.
+std::string encode_value(const Value& value) {
+  if (!value.encoded.empty()) return value.encoded;
+  std::string type;
+  if (value.dtype) {
+    std::string tensor;
+    protozero::pbf_builder<TensorTypeField> tensor_builder(tensor);
+    tensor_builder.add_int32(TensorTypeField::ElemType, code_of(*value.dtype));
+    if (value.ranked) {
+      std::string shape;
+      for (const auto& extent : value.shape) {
+        std::string dim;
+        protozero::pbf_builder<DimField> dim_builder(dim);
+        if (const int64_t* fixed = std::get_if<int64_t>(&extent)) dim_builder.add_int64(DimField::Value, *fixed);
+        if (const std::string* named = std::get_if<std::string>(&extent))
+          dim_builder.add_string(DimField::Param, *named);
+        protozero::pbf_builder<ShapeField>(shape).add_message(ShapeField::Dim, dim);
+      }
+      tensor_builder.add_message(TensorTypeField::Shape, shape);
+    }
+    protozero::pbf_builder<TypeField>(type).add_message(TypeField::TensorType, tensor);
+  }
+  std::string out;
+  protozero::pbf_builder<ValueField> builder(out);
+  builder.add_string(ValueField::Name, value.name);
+  if (!type.empty()) builder.add_message(ValueField::Type, type);
+  return out;
 }
 
 /// Encodes a node; `held` encodes the attributes that hold a tensor or a graph.
@@ -136,7 +168,8 @@ Rope encode_node(const Node& node, const std::function<Rope(const Attribute&)>& 
 Rope encode_initializer(const QdqInitializer& initializer) {
   Rope out;
   out.append(tensor_head(initializer.name, initializer.dtype, initializer.shape));
-  append_raw(out, TensorField::RawData, bytes_for(initializer.dtype, elements_of(initializer.shape)), initializer.make);
+  append_raw(out, TensorField::RawData, bytes_for(initializer.dtype, elements_of(initializer.shape)), initializer.make,
+             initializer.source);
   return out;
 }
 
@@ -176,6 +209,9 @@ class Encoder {
     // Before IR version 4 every initializer had to be a graph input too; the new ones are not.
     if (!quantized_.empty()) ir_version = std::max({ir_version, int64_t{4}, ir_version_for(opset_of(*model_.header))});
     builder.add_int64(ModelField::IrVersion, ir_version);
+    // A file that was read has its producer among the fields that are carried through.
+    if (model_.header->extra.empty() && !model_.header->producer.empty())
+      builder.add_string(ModelField::ProducerName, model_.header->producer);
     out.append(std::move(head));
     out.append(model_.header->extra);
     append_message(out, ModelField::Graph, encode_graph(*model_.graph));
@@ -186,6 +222,13 @@ class Encoder {
       entry.add_int64(OpsetField::Version, version);
       append_text(out, ModelField::OpsetImport, opset);
     }
+    for (const auto& [key, value] : model_.header->metadata) {
+      std::string text;
+      protozero::pbf_builder<EntryField> entry(text);
+      entry.add_string(EntryField::Key, key);
+      entry.add_string(EntryField::Value, value);
+      append_text(out, ModelField::MetadataProps, text);
+    }
     return out;
   }
 
@@ -195,7 +238,7 @@ class Encoder {
     const Qdq qdq = build(param, weight, param.name, codes);
     Rope integers, plain;
     append_qdq(integers, qdq);
-    append_message(plain, GraphField::Initializer, encode_tensor(param.name, param.value, ""));
+    append_message(plain, GraphField::Initializer, encode_tensor(param.name, weight.param, param.value, ""));
     return {integers.size(), plain.size()};
   }
 
@@ -253,13 +296,14 @@ class Encoder {
     for (const Initializer& initializer : graph.initializers) {
       if (replaced.count(initializer.name)) continue;
       append_message(out, GraphField::Initializer,
-                     encode_tensor(initializer.name, model_.params[initializer.param].value, initializer.extra));
+                     encode_tensor(initializer.name, initializer.param, model_.params[initializer.param].value,
+                                   initializer.extra));
     }
     for (const Value& value : graph.inputs) {
-      if (!replaced.count(value.name)) append_text(out, GraphField::Input, value.encoded);
+      if (!replaced.count(value.name)) append_text(out, GraphField::Input, encode_value(value));
     }
-    for (const Value& value : graph.outputs) append_text(out, GraphField::Output, value.encoded);
-    for (const Value& value : graph.values) append_text(out, GraphField::ValueInfo, value.encoded);
+    for (const Value& value : graph.outputs) append_text(out, GraphField::Output, encode_value(value));
+    for (const Value& value : graph.values) append_text(out, GraphField::ValueInfo, encode_value(value));
     out.append(graph.extra);
     return out;
   }
@@ -269,7 +313,8 @@ class Encoder {
     std::string type;
     protozero::pbf_builder<AttributeField> builder(type);
     if (const ParamRef* held = std::get_if<ParamRef>(&attribute.value)) {
-      append_message(out, AttributeField::T, encode_tensor("", model_.params[held->param].value, held->extra));
+      append_message(out, AttributeField::T,
+                     encode_tensor("", held->param, model_.params[held->param].value, held->extra));
       builder.add_int32(AttributeField::Type, static_cast<int32_t>(AttributeType::Tensor));
     } else {
       append_message(out, AttributeField::G, encode_graph(*std::get<std::shared_ptr<const Graph>>(attribute.value)));
@@ -296,7 +341,7 @@ class Planner {
   explicit Planner(const Model& model) : model_(model), opset_(opset_of(*model.header)) {}
 
   WritePlan plan() {
-    WritePlan plan{Format::Onnx, opset_, {}, {}};
+    WritePlan plan{Format::Onnx, opset_, {}, {}, {}};
     const std::vector<Storage> none(model_.weights->size());
     Encoder encoder(model_, none);
     for (const Weight& weight : *model_.weights) {
@@ -309,10 +354,10 @@ class Planner {
     }
     if (plan.opset == opset_) return plan;
     // Raising the operator set has a price too (attributes become stored inputs): it may be more than is saved.
-    WritePlan plain{Format::Onnx, opset_, none, {}};
+    WritePlan plain{Format::Onnx, opset_, none, {}, {}};
     for (size_t i = 0; i < none.size(); ++i) {
       const Param& param = model_.params[(*model_.weights)[i].param];
-      plain.weights[i] = {param.value.dtype(), false, plan.weights[i].note, param.value.bytes().size()};
+      plain.weights[i] = {param.value.dtype(), false, plan.weights[i].note, param.value.bytes().size(), {}};
     }
     const size_t raised_size = write_onnx(model_, plan).size(), plain_size = write_onnx(model_, plain).size();
     if (raised_size < plain_size) {
@@ -329,7 +374,7 @@ class Planner {
  private:
   Storage storage_of(const Weight& weight, Encoder& encoder) {
     const Param& param = model_.params[weight.param];
-    Storage storage{param.value.dtype(), false, "", param.value.bytes().size()};
+    Storage storage{param.value.dtype(), false, "", param.value.bytes().size(), {}};
     if (!param.grid || param.value.elements() == 0) return storage;
     const std::string as_float = "stored as " + std::string(to_string(param.value.dtype())) + ": ";
     DType codes = code_type(param.grid->scheme, true);

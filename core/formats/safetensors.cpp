@@ -151,7 +151,8 @@ Rope write_safetensors(const Model& model) {
     for (const auto& [key, value] : model.header->metadata) metadata[key] = value;
   }
   Rope data;
-  for (const Param& param : model.params) {
+  for (size_t i = 0; i < model.params.size(); ++i) {
+    const Param& param = model.params[i];
     const DType dtype = param.value.dtype();
     const auto known =
         std::find_if(std::begin(kTypes), std::end(kTypes), [&](const TypeName& type) { return type.dtype == dtype; });
@@ -160,7 +161,7 @@ Rope write_safetensors(const Model& model) {
            "safetensors has no " + std::string(to_string(dtype)) + " type; write ONNX");
     }
     const size_t begin = data.size();
-    data.append(param.value);
+    data.append(param.value, Source{i, StoredArray::Values, dtype, false, false});
     json[param.name] = {{"dtype", known->name}, {"shape", param.value.shape()}, {"data_offsets", {begin, data.size()}}};
   }
   std::string header = json.dump(-1, ' ', false, Json::error_handler_t::replace);

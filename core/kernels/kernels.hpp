@@ -136,6 +136,26 @@ void pack_bits(std::span<const uint8_t> codes, int bits, std::span<uint8_t> out)
 void unpack_bits(std::span<const uint8_t> packed, int bits, std::span<uint8_t> codes);
 constexpr size_t packed_bytes(size_t count, int bits) { return (count / 8) * bits + ((count % 8) * bits + 7) / 8; }
 
+// --- Interleaved rANS (rans.cpp) -------------------------------------------------------------------------------------
+
+/// Range asymmetric numeral systems (Duda, arXiv:1311.2540; interleaved: Giesen, arXiv:1402.3392) over bytes, with
+/// fixed frequencies that sum to 2^kRansBits. kRansLanes coders take the symbols in turns (symbol i belongs to lane i %
+/// kRansLanes) and share one stream of 16-bit words. A lane's state is at least 2^16 between symbols.
+inline constexpr int kRansBits = 12;
+inline constexpr size_t kRansLanes = 16;
+
+/// Fills `words` from its end backwards, at most one word a symbol, and returns how many were written: the stream in
+/// reading order is the last so many of `words`. `states` receives what a decoder starts with. Requires
+/// words.size() >= symbols.size() and a frequency of 1 to 2^kRansBits - 1 for every symbol that occurs.
+size_t rans_encode(std::span<const uint8_t> symbols, std::span<const uint16_t, 256> frequencies,
+                   std::span<uint16_t> words, std::span<uint32_t, kRansLanes> states);
+
+/// Decodes symbols.size() symbols. `stream` is the words as little-endian bytes; beyond its end words are 0. Returns
+/// false where the states do not come back to what rans_encode started from, or words are left: the stream is damaged.
+/// Any bytes are safe to decode. Requires frequencies that sum to 2^kRansBits.
+bool rans_decode(std::span<const uint8_t> stream, std::span<const uint32_t, kRansLanes> states,
+                 std::span<const uint16_t, 256> frequencies, std::span<uint8_t> symbols);
+
 // --- Layout and types (layout.cpp) -----------------------------------------------------------------------------------
 
 /// x is [rows, columns], out is [columns, rows]. Must not overlap.

@@ -305,6 +305,50 @@ void unpack_bits(std::span<const uint8_t> packed, int bits, std::span<uint8_t> c
   }
 }
 
+size_t rans_encode(std::span<const uint8_t> symbols, std::span<const uint16_t, 256> frequencies,
+                   std::span<uint16_t> words, std::span<uint32_t, kRansLanes> states) {
+  for (uint32_t& state : states) state = 1u << 16;
+  size_t used = 0;
+  for (size_t i = symbols.size(); i-- > 0;) {
+    uint64_t start = 0;
+    for (size_t s = 0; s < symbols[i]; ++s) start += frequencies[s];
+    const uint64_t frequency = frequencies[symbols[i]];
+    uint32_t& state = states[i % kRansLanes];
+    // A state that would outgrow 32 bits hands its low half to the stream first.
+    if ((state / frequency << kRansBits) + state % frequency + start > 0xffffffffu) {
+      words[words.size() - ++used] = static_cast<uint16_t>(state);
+      state >>= 16;
+    }
+    state = static_cast<uint32_t>((state / frequency << kRansBits) + state % frequency + start);
+  }
+  return used;
+}
+
+bool rans_decode(std::span<const uint8_t> stream, std::span<const uint32_t, kRansLanes> states,
+                 std::span<const uint16_t, 256> frequencies, std::span<uint8_t> symbols) {
+  std::vector<uint32_t> state(states.begin(), states.end());
+  size_t at = 0;
+  for (size_t i = 0; i < symbols.size(); ++i) {
+    uint32_t& x = state[i % kRansLanes];
+    const uint32_t slot = x % (1u << kRansBits);
+    uint32_t start = 0, symbol = 0;
+    while (start + frequencies[symbol] <= slot) start += frequencies[symbol++];
+    symbols[i] = static_cast<uint8_t>(symbol);
+    x = frequencies[symbol] * (x >> kRansBits) + slot - start;
+    if (x >= 1u << 16) continue;
+    uint32_t word = 0;
+    if (stream.size() - at >= 2) {
+      word = stream[at] | stream[at + 1] << 8;
+      at += 2;
+    }
+    x = x << 16 | word;
+  }
+  for (const uint32_t x : state) {
+    if (x != 1u << 16) return false;
+  }
+  return at == stream.size();
+}
+
 void transpose(std::span<const float> x, size_t rows, size_t columns, std::span<float> out) {
   for (size_t r = 0; r < rows; ++r) {
     for (size_t c = 0; c < columns; ++c) out[c * rows + r] = x[r * columns + c];

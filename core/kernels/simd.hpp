@@ -227,10 +227,85 @@ inline Pair<F64> widen(F32 x) {
 #endif
 }
 
+/// a * b + c: two roundings, or in the relaxed build (kernels/compute.hpp) one or two, as the machine likes.
+[[gnu::always_inline]] inline F32 multiply_add(F32 a, F32 b, F32 c) {
+#if defined(NIBBLE_RELAXED) && defined(__wasm_relaxed_simd__)
+  return wasm_f32x4_relaxed_madd(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
 inline F32 to_float(I32 x) { return xsimd::batch_cast<float>(x); }
+
+/// Bytes of x picked by index: out[i] = x[index[i]], 0 for an index of 128 and more; 16 to 127 are not to be used.
+inline U8 pick(U8 x, U8 index) {
+#if NIBBLE_SIMD_WASM
+  return wasm_i8x16_swizzle(x, index);
+#elif NIBBLE_SIMD_SSE
+  return _mm_shuffle_epi8(x, index);
+#else
+  uint8_t in[16], at[16], out[16];
+  store_at(in, x), store_at(at, index);
+  for (int i = 0; i < 16; ++i) out[i] = at[i] < 16 ? in[at[i]] : 0;
+  return load_at(out);
+#endif
+}
+
+/// Bit i is set where lane i is less than 2^16.
+inline uint32_t below_2_16(U32 x) {
+#if NIBBLE_SIMD_WASM
+  return wasm_i32x4_bitmask(wasm_i32x4_eq(wasm_u32x4_shr(x, 16), wasm_i32x4_const_splat(0)));
+#elif NIBBLE_SIMD_SSE
+  return static_cast<uint32_t>(
+      _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(_mm_srli_epi32(x, 16), _mm_setzero_si128()))));
+#else
+  uint32_t in[4], bits = 0;
+  store_at(in, x);
+  for (int i = 0; i < 4; ++i) bits |= static_cast<uint32_t>(in[i] < 65536) << i;
+  return bits;
+#endif
+}
+
+/// Eight bytes from memory in the low half, zeros in the other.
+inline U8 load_half(const uint8_t* p) {
+#if NIBBLE_SIMD_WASM
+  return wasm_v128_load64_zero(p);
+#elif NIBBLE_SIMD_SSE
+  return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+#else
+  uint8_t bytes[16] = {};
+  std::copy_n(p, 8, bytes);
+  return load_at(bytes);
+#endif
+}
 
 /// Bytes of a and b taken in turns: {a0, b0, a1, b1, ...}, in two vectors.
 inline Pair<U8> interleave(U8 a, U8 b) { return {xsimd::zip_lo(a, b), xsimd::zip_hi(a, b)}; }
+
+/// Every second lane of eight: {a0, a2, b0, b2}; and the others: {a1, a3, b1, b3}.
+inline F32 even_lanes(F32 a, F32 b) {
+#if NIBBLE_SIMD_WASM
+  return wasm_i32x4_shuffle(a, b, 0, 2, 4, 6);
+#elif NIBBLE_SIMD_SSE
+  return _mm_shuffle_ps(a, b, _MM_SHUFFLE(2, 0, 2, 0));
+#else
+  float in[8];
+  store_at(in, a), store_at(in + 4, b);
+  return F32(in[0], in[2], in[4], in[6]);
+#endif
+}
+inline F32 odd_lanes(F32 a, F32 b) {
+#if NIBBLE_SIMD_WASM
+  return wasm_i32x4_shuffle(a, b, 1, 3, 5, 7);
+#elif NIBBLE_SIMD_SSE
+  return _mm_shuffle_ps(a, b, _MM_SHUFFLE(3, 1, 3, 1));
+#else
+  float in[8];
+  store_at(in, a), store_at(in + 4, b);
+  return F32(in[1], in[3], in[5], in[7]);
+#endif
+}
 
 /// Rows of a 4 x 4 matrix become its columns.
 inline void transpose_4x4(F32& a, F32& b, F32& c, F32& d) {

@@ -4,7 +4,24 @@
 
 namespace nibble {
 
-std::string_view to_string(Format format) { return format == Format::Onnx ? "onnx" : "safetensors"; }
+std::string_view to_string(Format format) {
+  switch (format) {
+    case Format::Onnx: return "onnx";
+    case Format::Safetensors: return "safetensors";
+    case Format::Nib: return "nib";
+  }
+  return "";
+}
+
+std::string_view to_string(EntropyCoder coder) {
+  switch (coder) {
+    case EntropyCoder::Auto: return "auto";
+    case EntropyCoder::Cabac: return "cabac";
+    case EntropyCoder::Rans: return "rans";
+    case EntropyCoder::Huffman: return "huffman";
+  }
+  return "";
+}
 
 std::string_view to_string(WeightKind kind) {
   switch (kind) {

@@ -60,7 +60,7 @@ struct Graph {
   std::string extra;
 };
 
-enum class Format : uint8_t { Onnx, Safetensors };
+enum class Format : uint8_t { Onnx, Safetensors, Nib };
 std::string_view to_string(Format format);
 
 /// What the opened file says about itself.
@@ -70,7 +70,7 @@ struct Header {
   std::string producer;  ///< "name version", may be empty
   int64_t ir_version = 0;
   std::vector<std::pair<std::string, int64_t>> opsets;        ///< domain and version
-  std::vector<std::pair<std::string, std::string>> metadata;  ///< safetensors' __metadata__, in file order
+  std::vector<std::pair<std::string, std::string>> metadata;  ///< metadata_props, or __metadata__; in file order
   size_t file_bytes = 0;                                      ///< with external data
   size_t functions = 0;                                       ///< model-local functions; carried, never looked into
   std::string extra;
@@ -88,11 +88,35 @@ struct Weight {
   std::string note;                    ///< what a user should know ("two uses want different axes"), or empty
 };
 
+/// What codes a tensor's levels in a .nib file.
+enum class EntropyCoder : uint8_t {
+  Auto,     ///< of the others, the one that gives fewest bytes
+  Cabac,    ///< context-adaptive binary arithmetic coding
+  Rans,     ///< interleaved rANS, decoded several times as fast
+  Huffman,  ///< canonical Huffman, sparse tensors by relative indices
+};
+std::string_view to_string(EntropyCoder coder);
+
+/// What a recipe wants a .nib file of its model to be.
+struct Coding {
+  EntropyCoder coder = EntropyCoder::Auto;
+  bool quantized_form = true;  ///< hold the ONNX file with integers too, where there is one: some 20 bytes a weight
+};
+
+/// How a model was made, as a .nib file tells it.
+struct History {
+  std::vector<std::string> recipes;  ///< JSON, the first one first
+  size_t file_bytes = 0;             ///< of the file that it was made from
+  std::optional<float> noise;        ///< squared error of all weights over their squares, by the last recipe
+};
+
 struct Model {
   std::shared_ptr<const Header> header;
   std::shared_ptr<const Graph> graph;
   std::shared_ptr<const std::vector<Weight>> weights;
   std::vector<Param> params;
+  std::shared_ptr<const History> history;  ///< none for a model that was not made by a recipe
+  Coding coding;
 };
 
 /// The version of ONNX's own operator set; 0 where the file names none.
@@ -120,5 +144,9 @@ void for_each_graph(const Graph& graph, const Visit& visit) {
 /// order of first use. A model without nodes (safetensors) is taken by shape: real tensors of rank 2 and more, channels
 /// first, as PyTorch stores them.
 std::vector<Weight> find_weights(const Graph& graph, const std::vector<Param>& params);
+
+/// Params that a model has learnt, weights, biases and normalisation parameters, as indices in the order of the graph's
+/// initializers: real tensors of rank 1 and more that operators with something to learn use as such.
+std::vector<size_t> find_learnt(const Model& model);
 
 }  // namespace nibble

@@ -1,5 +1,6 @@
 // What an opened model is: the ModelInfo of wasm/src/types.ts.
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <unordered_set>
 
@@ -25,6 +26,17 @@ Json value_json(const Value& value) {
   return {{"name", value.name},
           {"dtype", value.dtype ? std::string(to_string(*value.dtype)) : "unknown"},
           {"shape", shape}};
+}
+
+Json history_json(const std::shared_ptr<const History>& history) {
+  if (!history) return nullptr;
+  Json recipes = Json::array();
+  for (const std::string& recipe : history->recipes)
+    recipes.push_back(parse_json(recipe, ErrorCode::BadFile, "recipe"));
+  const bool known = history->noise && *history->noise > 0;
+  return {{"recipes", recipes},
+          {"file_bytes", history->file_bytes},
+          {"sqnr_db", known ? Json(-10 * std::log10(*history->noise)) : Json(nullptr)}};
 }
 
 Json weight_json(const Param& param, const Weight& weight, const Statistics& statistics) {
@@ -114,6 +126,7 @@ std::string describe(const Model& model) {
                   {"parameters", parameters},
                   {"weight_parameters", weight_parameters},
                   {"weights", weights},
+                  {"history", history_json(model.history)},
                   {"notes", notes}};
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }

@@ -10,8 +10,11 @@
 #include "core/analyze/analyze.hpp"
 #include "core/base/context.hpp"
 #include "core/formats/formats.hpp"
+#include "core/pipeline/behaviour.hpp"
 #include "core/prune/prune.hpp"
 #include "core/quantize/quantize.hpp"
+#include "core/quantize/rate_distortion.hpp"
+#include "core/train/train.hpp"
 
 namespace nibble {
 
@@ -33,7 +36,33 @@ struct QuantizeStep {
   LayerFilter layers;
 };
 
-using Step = std::variant<PruneStep, QuantizeStep>;
+struct TrainStep {
+  TrainChoice choice;
+  std::optional<Loss> loss;  ///< none: what the data have
+};
+
+struct ClusterStep {
+  int bits = 4;  ///< 1 to 8
+  InitialCentroids initial = InitialCentroids::Linear;
+  LayerFilter layers;
+};
+
+/// What an error is weighed with when lambda is not 0.
+enum class Importance : uint8_t {
+  None,      ///< the tensor's own mean square: errors relative to it
+  Diagonal,  ///< curvature of the loss along each weight, from data
+  Hessian,   ///< and how inputs of a layer go together, so that later weights make up for earlier ones
+};
+
+/// How a .nib file of the result is coded, and whether its levels are chosen for that.
+struct EncodeStep {
+  Coding coding;
+  double lambda = 0;  ///< loss that a bit is worth: nats, or with Importance::None shares of a tensor's square; 0: none
+  Importance importance = Importance::None;
+  LayerFilter layers;
+};
+
+using Step = std::variant<PruneStep, QuantizeStep, ClusterStep, TrainStep, EncodeStep>;
 
 struct Recipe {
   uint64_t seed = 0;
@@ -43,6 +72,10 @@ struct Recipe {
 /// Throws Error{BadRecipe} with a path such as "steps[2].scheme.bits"; an unknown key is named with the nearest valid
 /// one.
 Recipe parse_recipe(std::string_view json);
+/// A TrainChoice by itself, as training that is not part of a recipe is asked for.
+TrainStep parse_train(std::string_view json);
+/// The choice with the loss that the data want where none was asked for.
+TrainChoice with_loss(const TrainStep& step, const Dataset& data);
 /// With every default filled in. parse_recipe(print_recipe(r)) is r.
 std::string print_recipe(const Recipe& recipe);
 
@@ -56,6 +89,7 @@ struct WeightReport {
   int bits = 0;
   std::optional<QuantScheme> scheme;  ///< none where not quantized
   size_t scales = 0;
+  std::optional<size_t> clusters;  ///< values that are shared; none where they are not
   Statistics before, after;
   WeightError error;
   size_t dense_bytes = 0, packed_bytes = 0;
@@ -89,8 +123,11 @@ struct Run {
 };
 
 /// Applies the steps in order; `model` stays as it is. Throws Error{BadRecipe} where an include matches no weight.
-/// The report is of a file of `format`, by default the model's own.
-Run run(const Recipe& recipe, const Model& model, const Context& context, std::optional<Format> format = std::nullopt);
+/// The report is of a file of `format`, by default the model's own. A step "train" learns from `data`, split and
+/// prepared as `options` say, and so does a step "encode" with an importance; without data they throw
+/// Error{BadRecipe}.
+Run run(const Recipe& recipe, const Model& model, const Context& context, std::optional<Format> format = std::nullopt,
+        const Dataset* data = nullptr, const DataOptions& options = {});
 
 /// "global", "tensor", "channel", "group".
 std::string_view to_string(Granularity granularity);

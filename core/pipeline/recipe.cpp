@@ -1,9 +1,8 @@
 // Recipe from and to JSON. Every key is read by one line that knows its type, range and default.
 #include <algorithm>
 #include <charconv>
-#include <cmath>
 
-#include "core/base/json.hpp"
+#include "core/pipeline/json_object.hpp"
 #include "core/pipeline/pipeline.hpp"
 
 namespace nibble {
@@ -13,9 +12,6 @@ namespace {
 [[noreturn]] void bad(const std::string& where, const std::string& message) {
   fail(ErrorCode::BadRecipe, where, message);
 }
-
-template <class Enum>
-using Words = std::initializer_list<std::pair<std::string_view, Enum>>;
 
 const Words<Granularity> kGranularities = {{"global", Granularity::Global},
                                            {"tensor", Granularity::Tensor},
@@ -27,85 +23,6 @@ const Words<RangeKind> kRanges = {{"minmax", RangeKind::MinMax},
                                   {"mse", RangeKind::Mse}};
 const Words<Rounding> kRoundings = {{"nearest", Rounding::Nearest}, {"stochastic", Rounding::Stochastic}};
 const Words<Scope> kScopes = {{"layer", Scope::Layer}, {"global", Scope::Global}};
-
-template <class Enum>
-std::string_view word_of(const Words<Enum>& words, Enum value) {
-  return std::find_if(words.begin(), words.end(), [&](const auto& word) { return word.second == value; })->first;
-}
-
-std::string number_text(double value) {
-  const Json json =
-      value == std::floor(value) && std::abs(value) <= 0x1p53 ? Json(static_cast<int64_t>(value)) : Json(value);
-  return json.dump();
-}
-
-/// What a value looks like in a message: short.
-std::string shown(const Json& value) {
-  const std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  return text.size() <= 40 ? text : text.substr(0, 40) + "...";
-}
-
-/// One object of the recipe, and where it stands.
-class Object {
- public:
-  Object(const Json& json, std::string where, std::initializer_list<std::string_view> keys)
-      : json_(json), where_(std::move(where)) {
-    if (!json.is_object()) bad(where_.empty() ? "recipe" : where_, "expected an object, got " + shown(json));
-    for (const auto& [key, value] : json.items()) {
-      if (std::find(keys.begin(), keys.end(), key) != keys.end()) continue;
-      const std::string nearest = nearest_word(key, keys);
-      std::string all;
-      for (const std::string_view valid : keys) all += (all.empty() ? "" : ", ") + std::string(valid);
-      bad(at(key),
-          "unknown key" + (nearest.empty() ? "" : ", did you mean \"" + nearest + "\"?") + " (known: " + all + ")");
-    }
-  }
-
-  std::string at(std::string_view key) const {
-    return where_.empty() ? std::string(key) : where_ + "." + std::string(key);
-  }
-  bool has(std::string_view key) const { return json_.contains(key); }
-  const Json& operator[](std::string_view key) const { return json_.at(std::string(key)); }
-
-  double number(std::string_view key, double lowest, double highest, double otherwise) const {
-    if (!has(key)) return otherwise;
-    const Json& value = (*this)[key];
-    if (!value.is_number() || !(value.get<double>() >= lowest && value.get<double>() <= highest)) {
-      bad(at(key),
-          "expected a number from " + number_text(lowest) + " to " + number_text(highest) + ", got " + shown(value));
-    }
-    return value.get<double>();
-  }
-
-  int64_t integer(std::string_view key, int64_t lowest, int64_t highest, int64_t otherwise) const {
-    if (!has(key)) return otherwise;
-    const double value = number(key, static_cast<double>(lowest), static_cast<double>(highest), 0);
-    if (value != std::floor(value)) bad(at(key), "expected a whole number, got " + shown((*this)[key]));
-    return static_cast<int64_t>(value);
-  }
-
-  bool boolean(std::string_view key, bool otherwise) const {
-    if (!has(key)) return otherwise;
-    if (!(*this)[key].is_boolean()) bad(at(key), "expected true or false, got " + shown((*this)[key]));
-    return (*this)[key].get<bool>();
-  }
-
-  template <class Enum>
-  Enum choice(std::string_view key, const Words<Enum>& words, Enum otherwise) const {
-    if (!has(key)) return otherwise;
-    const Json& value = (*this)[key];
-    std::string all;
-    for (const auto& [word, meaning] : words) {
-      if (value.is_string() && value.get<std::string>() == word) return meaning;
-      all += (all.empty() ? "\"" : ", \"") + std::string(word) + "\"";
-    }
-    bad(at(key), "expected one of " + all + ", got " + shown(value));
-  }
-
- private:
-  const Json& json_;
-  std::string where_;
-};
 
 std::vector<std::string> read_globs(const Object& object, std::string_view key) {
   std::vector<std::string> globs;
@@ -200,14 +117,101 @@ QuantizeStep read_quantize(const Json& json, const std::string& where) {
   return quantize;
 }
 
+const Words<Loss> kLosses = {{"cross_entropy", Loss::CrossEntropy}, {"mean_squared", Loss::MeanSquared}};
+const Words<Optimizer> kOptimizers = {{"sgd", Optimizer::Sgd}, {"adam", Optimizer::Adam}, {"adamw", Optimizer::AdamW}};
+const Words<Schedule> kSchedules = {
+    {"constant", Schedule::Constant}, {"cosine", Schedule::Cosine}, {"step", Schedule::Step}};
+
+/// A TrainChoice; in a recipe it has a "kind" beside its fields.
+TrainStep read_train(const Json& json, const std::string& where) {
+  const Object step(
+      json, where,
+      {"kind", "epochs", "batch", "loss", "optimizer", "learning_rate", "momentum", "weight_decay", "schedule",
+       "warmup", "step_epochs", "step_factor", "clip_norm", "keep_masks", "keep_grids", "patience"});
+  TrainStep train;
+  TrainChoice& choice = train.choice;
+  const auto whole = [&](const char* key, size_t lowest, size_t highest, size_t otherwise) {
+    return static_cast<size_t>(step.integer(key, static_cast<int64_t>(lowest), static_cast<int64_t>(highest),
+                                            static_cast<int64_t>(otherwise)));
+  };
+  choice.epochs = whole("epochs", 1, 10000, choice.epochs);
+  choice.batch = whole("batch", 1, 65536, choice.batch);
+  if (step.has("loss")) train.loss = step.choice("loss", kLosses, Loss::CrossEntropy);
+  choice.optimizer = step.choice("optimizer", kOptimizers, choice.optimizer);
+  constexpr double kLeast = 1e-12;  // "above 0"
+  choice.learning_rate = step.number("learning_rate", kLeast, 100, choice.optimizer == Optimizer::Sgd ? 0.05 : 0.001);
+  if (step.has("momentum") && choice.optimizer != Optimizer::Sgd)
+    bad(step.at("momentum"), "goes only with \"optimizer\":\"sgd\"");
+  choice.momentum = step.number("momentum", 0, 0.9999, choice.momentum);
+  choice.weight_decay = step.number("weight_decay", 0, 10, 0);
+  choice.schedule = step.choice("schedule", kSchedules, choice.schedule);
+  choice.warmup = step.number("warmup", 0, 10000, 0);
+  for (const char* key : {"step_epochs", "step_factor"}) {
+    if (step.has(key) && choice.schedule != Schedule::Step) bad(step.at(key), "goes only with \"schedule\":\"step\"");
+  }
+  choice.step_epochs = step.number("step_epochs", 0.001, 10000, choice.step_epochs);
+  choice.step_factor = step.number("step_factor", kLeast, 1, choice.step_factor);
+  choice.clip_norm = step.number("clip_norm", 0, 1e9, 0);
+  choice.keep_masks = step.boolean("keep_masks", true);
+  choice.keep_grids = step.boolean("keep_grids", true);
+  choice.patience = whole("patience", 0, 10000, 0);
+  return train;
+}
+
+const Words<InitialCentroids> kInitials = {
+    {"linear", InitialCentroids::Linear}, {"density", InitialCentroids::Density}, {"random", InitialCentroids::Random}};
+
+ClusterStep read_cluster(const Json& json, const std::string& where) {
+  const Object step(json, where, {"kind", "bits", "initial", "layers"});
+  if (!step.has("bits")) bad(where, "expected \"bits\", 1 to 8");
+  ClusterStep cluster;
+  cluster.bits = static_cast<int>(step.integer("bits", 1, 8, 4));
+  cluster.initial = step.choice("initial", kInitials, InitialCentroids::Linear);
+  cluster.layers = read_layers(step);
+  return cluster;
+}
+
+const Words<EntropyCoder> kCoders = {{"auto", EntropyCoder::Auto},
+                                     {"huffman", EntropyCoder::Huffman},
+                                     {"rans", EntropyCoder::Rans},
+                                     {"cabac", EntropyCoder::Cabac}};
+const Words<Importance> kImportances = {
+    {"none", Importance::None}, {"diagonal", Importance::Diagonal}, {"hessian", Importance::Hessian}};
+
+EncodeStep read_encode(const Json& json, const std::string& where) {
+  const Object step(json, where, {"kind", "coder", "lambda", "importance", "quantized_form", "layers"});
+  EncodeStep encode;
+  encode.coding.coder = step.choice("coder", kCoders, EntropyCoder::Auto);
+  encode.coding.quantized_form = step.boolean("quantized_form", true);
+  encode.lambda = step.number("lambda", 0, 1, 0);
+  for (const char* key : {"importance", "layers"}) {
+    if (step.has(key) && encode.lambda == 0) bad(step.at(key), "goes only with a \"lambda\" above 0");
+  }
+  encode.importance = step.choice("importance", kImportances, Importance::None);
+  encode.layers = read_layers(step);
+  return encode;
+}
+
+const std::initializer_list<std::string_view> kKinds = {"prune", "quantize", "cluster", "train", "encode"};
+
+std::string all_kinds() {
+  std::string all;
+  for (const std::string_view kind : kKinds)
+    all += (all.empty() ? "\"" : kind == *(kKinds.end() - 1) ? " or \"" : ", \"") + std::string(kind) + "\"";
+  return all;
+}
+
 Step read_step(const Json& json, const std::string& where) {
   if (!json.is_object()) bad(where, "expected an object, got " + shown(json));
-  if (!json.contains("kind")) bad(where, "expected a \"kind\": \"prune\" or \"quantize\"");
+  if (!json.contains("kind")) bad(where, "expected a \"kind\": " + all_kinds());
   const std::string kind = json["kind"].is_string() ? json["kind"].get<std::string>() : "";
   if (kind == "prune") return read_prune(json, where);
   if (kind == "quantize") return read_quantize(json, where);
-  const std::string nearest = nearest_word(kind, {"prune", "quantize"});
-  bad(where + ".kind", "expected \"prune\" or \"quantize\", got " + shown(json["kind"]) +
+  if (kind == "train") return read_train(json, where);
+  if (kind == "cluster") return read_cluster(json, where);
+  if (kind == "encode") return read_encode(json, where);
+  const std::string nearest = nearest_word(kind, kKinds);
+  bad(where + ".kind", "expected " + all_kinds() + ", got " + shown(json["kind"]) +
                            (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?"));
 }
 
@@ -234,10 +238,6 @@ bool glob_matches(std::string_view glob, std::string_view text) {
 void print_layers(const LayerFilter& layers, Json& json) {
   if (!layers.include.empty()) json["layers"]["include"] = layers.include;
   if (!layers.exclude.empty()) json["layers"]["exclude"] = layers.exclude;
-}
-
-Json number_json(double value) {
-  return value == std::floor(value) && std::abs(value) < 1e15 ? Json(static_cast<int64_t>(value)) : Json(value);
 }
 
 Json print_step(const PruneStep& step) {
@@ -269,7 +269,46 @@ Json print_step(const QuantizeStep& step) {
   return json;
 }
 
+Json print_step(const TrainStep& step) {
+  const TrainChoice& choice = step.choice;
+  Json json{{"kind", "train"}, {"epochs", choice.epochs}, {"batch", choice.batch}};
+  if (step.loss) json["loss"] = word_of(kLosses, *step.loss);
+  json["optimizer"] = word_of(kOptimizers, choice.optimizer);
+  json["learning_rate"] = number_json(choice.learning_rate);
+  if (choice.optimizer == Optimizer::Sgd) json["momentum"] = number_json(choice.momentum);
+  json["weight_decay"] = number_json(choice.weight_decay);
+  json["schedule"] = word_of(kSchedules, choice.schedule);
+  json["warmup"] = number_json(choice.warmup);
+  if (choice.schedule == Schedule::Step) {
+    json["step_epochs"] = number_json(choice.step_epochs);
+    json["step_factor"] = number_json(choice.step_factor);
+  }
+  json["clip_norm"] = number_json(choice.clip_norm);
+  json["keep_masks"] = choice.keep_masks;
+  json["keep_grids"] = choice.keep_grids;
+  json["patience"] = choice.patience;
+  return json;
+}
+
+Json print_step(const ClusterStep& step) {
+  Json json{{"kind", "cluster"}, {"bits", step.bits}, {"initial", word_of(kInitials, step.initial)}};
+  print_layers(step.layers, json);
+  return json;
+}
+
+Json print_step(const EncodeStep& step) {
+  Json json{{"kind", "encode"}, {"coder", word_of(kCoders, step.coding.coder)}, {"lambda", number_json(step.lambda)}};
+  if (step.lambda > 0) json["importance"] = word_of(kImportances, step.importance);
+  json["quantized_form"] = step.coding.quantized_form;
+  print_layers(step.layers, json);
+  return json;
+}
+
 }  // namespace
+
+TrainStep parse_train(std::string_view text) {
+  return read_train(parse_json(text, ErrorCode::BadRecipe, "choice"), "");
+}
 
 std::string_view to_string(Granularity granularity) { return word_of(kGranularities, granularity); }
 

@@ -1,4 +1,7 @@
 // Measures a result against what it was made from, and prints reports.
+#include <algorithm>
+#include <bit>
+
 #include "core/base/json.hpp"
 #include "core/pipeline/pipeline.hpp"
 #include "core/pipeline/statistics_json.hpp"
@@ -7,8 +10,22 @@ namespace nibble {
 
 namespace {
 
+/// Bits of a code: of the grid, of a position in the codebook (0 has one of its own where weights are pruned), or of
+/// the type.
+size_t bits_for(const Param& param) {
+  if (param.grid) return static_cast<size_t>(param.grid->scheme.bits);
+  if (!param.codebook) return static_cast<size_t>(bits_of(param.value.dtype()));
+  const size_t values = param.codebook->centroids.size() + param.mask.has_value();
+  return std::max<size_t>(1, static_cast<size_t>(std::bit_width(values - (values > 0))));
+}
+
 /// Codes bit-packed at their width, a float32 for each scale, and a code for each zero point.
 size_t packed_bytes(const Param& param) {
+  if (param.codebook) {
+    const size_t count = param.codebook->centroids.size();
+    return static_cast<size_t>((uint64_t{param.value.elements()} * bits_for(param) + 7) / 8) +
+           count * static_cast<size_t>(bits_of(param.value.dtype())) / 8;
+  }
   if (!param.grid) return param.value.bytes().size();
   const size_t bits = static_cast<size_t>(param.grid->scheme.bits);
   const size_t scales = param.grid->scale.size();
@@ -40,11 +57,13 @@ Json to_json(const WeightReport& weight) {
   const bool grouped = weight.scheme && weight.scheme->granularity == Granularity::Group;
   json["group_size"] = grouped ? Json(weight.scheme->group_size) : Json(nullptr);
   json["scales"] = weight.scales;
+  json["clusters"] = weight.clusters ? Json(*weight.clusters) : Json(nullptr);
   put_error(weight.error, json);
   json["before"] = to_json(weight.before);
   json["after"] = to_json(weight.after);
   json["bytes"] = {{"dense", weight.dense_bytes}, {"packed", weight.packed_bytes}, {"file", weight.storage.bytes}};
-  json["stored"] = to_string(weight.storage.dtype);
+  json["stored"] =
+      weight.storage.coder == EntropyCoder::Auto ? to_string(weight.storage.dtype) : to_string(weight.storage.coder);
   json["note"] = weight.storage.note.empty() ? Json(nullptr) : Json(weight.storage.note);
   return json;
 }
@@ -64,7 +83,8 @@ void measure(const Model& before, const Run& run, Format format, const Context& 
     WeightReport weight;
     weight.name = new_param.name;
     weight.elements = new_param.value.elements();
-    weight.bits = new_param.grid ? new_param.grid->scheme.bits : bits_of(new_param.value.dtype());
+    weight.bits = static_cast<int>(bits_for(new_param));
+    if (new_param.codebook) weight.clusters = new_param.codebook->centroids.size();
     if (new_param.grid) {
       weight.scheme = new_param.grid->scheme;
       weight.scales = new_param.grid->scale.size();

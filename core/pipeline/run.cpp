@@ -2,7 +2,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdio>
+#include <unordered_map>
+#include <unordered_set>
 
+#include "core/analyze/curvature.hpp"
 #include "core/base/error.hpp"
 #include "core/pipeline/pipeline.hpp"
 
@@ -85,6 +89,12 @@ void apply(const PruneStep& step, const std::string& where, const StepClock& clo
   report.zeros = zeros;
 }
 
+/// Each weight has its own random stream, so that excluding one does not change the others.
+uint64_t named_key(uint64_t key, const std::string& name) {
+  for (const char c : name) key = mix64(key, static_cast<unsigned char>(c));
+  return key;
+}
+
 void apply(const QuantizeStep& step, const std::string& where, const StepClock& clock, uint64_t key, Model& model,
            StepReport& report) {
   report.kind = "quantize";
@@ -106,9 +116,7 @@ void apply(const QuantizeStep& step, const std::string& where, const StepClock& 
     const Weight& weight = (*model.weights)[chosen[i]];
     Param& param = model.params[weight.param];
     clock.tick(param.name, i, chosen.size());
-    // Each weight has its own stream, so that excluding one does not change the others.
-    uint64_t own_key = key;
-    for (const char c : param.name) own_key = mix64(own_key, static_cast<unsigned char>(c));
+    const uint64_t own_key = named_key(key, param.name);
     param = quantize_weight(std::move(param), weight, step.scheme, step.range, step.rounding, own_key, global);
     const bool wants_channels =
         step.scheme.granularity == Granularity::Channel || step.scheme.granularity == Granularity::Group;
@@ -117,9 +125,200 @@ void apply(const QuantizeStep& step, const std::string& where, const StepClock& 
   report.weights = chosen.size();
 }
 
+void apply(const ClusterStep& step, const std::string& where, const StepClock& clock, uint64_t key, Model& model,
+           StepReport& report) {
+  report.kind = "cluster";
+  note_idle_excludes(model, step.layers, report);
+  const std::vector<size_t> chosen = chosen_weights(model, step.layers, where);
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    Param& param = model.params[(*model.weights)[chosen[i]].param];
+    clock.tick(param.name, i, chosen.size());
+    const uint64_t own_key = named_key(key, param.name);
+    param = cluster_weight(std::move(param), step.bits, step.initial, own_key);
+  }
+  report.weights = chosen.size();
+}
+
+/// Thousandths of a percent are more than a validation split can tell.
+std::string percent(double share) {
+  const auto hundredths = std::llround(share * 10000);
+  const std::string cents = std::to_string(hundredths % 100);
+  return std::to_string(hundredths / 100) + "." + (cents.size() < 2 ? "0" : "") + cents + " %";
+}
+
+/// Four digits, for a sentence.
+std::string rounded(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.4g", value);
+  return text;
+}
+
+void apply(const TrainStep& step, const std::string& where, const StepClock& clock, uint64_t seed, const Dataset* data,
+           const DataOptions& options, Model& model, StepReport& report) {
+  report.kind = "train";
+  if (!data) fail(ErrorCode::BadRecipe, where, "a step \"train\" needs data to learn from, and none were given");
+  // Progress within this step is the trainer's fraction of it.
+  const Context inner(seed, [&](const Progress& progress) {
+    constexpr size_t kParts = 10000;
+    clock.tick(progress.item, static_cast<size_t>(progress.fraction * kParts), kParts);
+    return true;
+  });
+  const Split parts = split(*data, options.shares, options.seed);
+  const Preparation preparation = preparation_for(model, *data, options, inner);
+  std::optional<TrainProgress> best, last;
+  model =
+      train(model, *data, parts, preparation, with_loss(step, *data), seed, inner, [&](const TrainProgress& progress) {
+        last = progress;
+        if (progress.best) best = progress;
+      });
+  for (const Param& param : model.params)
+    report.weights += param.value.shape().size() > 1 && is_real(param.value.dtype());
+  std::string message = std::to_string(last->epoch + 1) + " epochs on " + std::to_string(parts.training.size()) +
+                        " samples, last batch's loss " + rounded(last->loss);
+  if (best && best->validation_loss) {
+    message += "; kept are the weights of epoch " + std::to_string(best->epoch + 1) + " with validation loss " +
+               rounded(*best->validation_loss);
+    if (best->validation_accuracy) message += " and accuracy " + percent(*best->validation_accuracy);
+  }
+  report.notes.push_back({"data", preparation.reason});
+  report.notes.push_back({"training", message});
+}
+
+/// Running variances of the model's batch normalisations: numbers whose error counts by its ratio to them.
+std::unordered_set<size_t> find_variances(const Model& model) {
+  std::unordered_map<std::string_view, size_t> params;
+  for (const Initializer& initializer : model.graph->initializers) params.emplace(initializer.name, initializer.param);
+  std::unordered_set<size_t> variances;
+  for (const Node& node : model.graph->nodes) {
+    if (node.op != "BatchNormalization" || !node.domain.empty() || node.inputs.size() < 5) continue;
+    if (const auto found = params.find(node.inputs[4]); found != params.end()) variances.insert(found->second);
+  }
+  return variances;
+}
+
+/// Without data: errors relative to the tensor's own values. Biases and normalisation parameters, few and each of them
+/// used everywhere, get a quarter of the step.
+double relative_curvature(const Param& param, bool is_weight) {
+  const FloatView values(param.value);
+  const kernels::Moments moments = kernels::moments(values.values(), 0);
+  if (!(moments.sum_squares > 0)) return 0;
+  return (is_weight ? 1 : 16) * static_cast<double>(moments.finite) / moments.sum_squares;
+}
+
+void apply(const EncodeStep& step, const std::string& where, const StepClock& clock, uint64_t key, const Dataset* data,
+           const DataOptions& options, Model& model, StepReport& report) {
+  report.kind = "encode";
+  model.coding = step.coding;
+  if (step.lambda == 0) return;
+  note_idle_excludes(model, step.layers, report);
+  const std::vector<size_t> chosen = chosen_weights(model, step.layers, where);
+  std::optional<Curvature> curvature;
+  if (step.importance != Importance::None) {
+    if (!data)
+      fail(ErrorCode::BadRecipe, where + ".importance",
+           "needs data (labels are not looked at), and none were given; \"none\" does without");
+    const Context inner(key, [&](const Progress& progress) {
+      constexpr size_t kParts = 10000;
+      clock.tick("", static_cast<size_t>(progress.fraction * kParts / 2), kParts);
+      return true;
+    });
+    const Split parts = split(*data, options.shares, options.seed);
+    const Preparation preparation = preparation_for(model, *data, options, inner);
+    constexpr size_t kMostSamples = 4096;
+    const std::span<const uint32_t> samples =
+        std::span(parts.training).first(std::min(parts.training.size(), kMostSamples));
+    curvature =
+        measure_curvature(model, *data, samples, preparation, step.importance == Importance::Hessian, key, inner);
+    report.notes.push_back({"data", preparation.reason});
+    report.notes.push_back({"data", "importance from " + std::to_string(samples.size()) + " samples"});
+  }
+
+  // Weights, then what else is learnt or measured: biases, normalisation parameters, running statistics.
+  std::unordered_map<size_t, const Weight*> weights;
+  for (const Weight& weight : *model.weights) weights.emplace(weight.param, &weight);
+  std::vector<std::pair<size_t, const Weight*>> params;
+  std::unordered_map<size_t, size_t> position;
+  for (const size_t i : chosen) {
+    params.emplace_back((*model.weights)[i].param, &(*model.weights)[i]);
+    position.emplace((*model.weights)[i].param, i);
+  }
+  const std::unordered_set<size_t> variances = find_variances(model);
+  for (size_t i = 0; i < model.params.size(); ++i) {
+    const Param& param = model.params[i];
+    const bool small = param.value.shape().size() == 1 && is_real(param.value.dtype()) && !weights.count(i);
+    if (small && step.layers.include.empty() && step.layers.matches(param.name)) params.emplace_back(i, nullptr);
+  }
+
+  for (size_t done = 0; done < params.size(); ++done) {
+    const auto [index, weight] = params[done];
+    Param& param = model.params[index];
+    clock.tick(param.name, params.size() + done, 2 * params.size());
+    ErrorCost cost;
+    if (!curvature) {
+      cost.mean = relative_curvature(param, weight != nullptr);
+    } else if (const std::vector<float>& diagonal = curvature->diagonal[index]; !diagonal.empty()) {
+      cost.diagonal = diagonal;
+      cost.mean = kernels::moments(diagonal, 0).sum / static_cast<double>(diagonal.size());
+      if (weight && !curvature->inputs[position[index]].values.empty()) {
+        const InputMoments& inputs = curvature->inputs[position[index]];
+        cost.moments = inputs.values;
+        cost.groups = inputs.groups;
+        cost.columns = inputs.columns;
+      }
+    } else {
+      if (weight) report.notes.push_back({param.name, "the loss has no gradient here; it is left as it is"});
+      continue;
+    }
+    if (!(cost.mean > 0)) {
+      if (weight) report.notes.push_back({param.name, "nothing depends on it, or it is all 0; it is left as it is"});
+      continue;
+    }
+    if (!weight && variances.count(index)) {
+      param = shorten_mantissas(param, cost, step.lambda);
+      continue;
+    }
+    std::string note;
+    if (std::optional<Param> rounded = round_by_rate(param, weight, cost, step.lambda, note)) {
+      const bool had_grid = param.grid.has_value();
+      param = std::move(*rounded);
+      if (weight && had_grid) param = shorten_scales(param, *weight, cost, step.lambda);
+      report.weights += weight != nullptr;
+    }
+    if (!note.empty()) report.notes.push_back({param.name, note});
+  }
+}
+
 }  // namespace
 
-Run run(const Recipe& recipe, const Model& model, const Context& context, std::optional<Format> format) {
+TrainChoice with_loss(const TrainStep& step, const Dataset& data) {
+  TrainChoice choice = step.choice;
+  choice.loss = step.loss.value_or(data.targets.exists() ? Loss::MeanSquared : Loss::CrossEntropy);
+  return choice;
+}
+
+namespace {
+
+/// What a .nib file tells of how it was made.
+void add_history(const Model& before, const Recipe& recipe, Model& model) {
+  History history;
+  if (before.history) history = *before.history;
+  if (!before.history) history.file_bytes = before.header->file_bytes;
+  if (!recipe.steps.empty()) history.recipes.push_back(print_recipe(recipe));
+  double noise = 0, signal = 0;
+  for (const Weight& weight : *model.weights) {
+    const FloatView old_values(before.params[weight.param].value), new_values(model.params[weight.param].value);
+    const kernels::Difference difference = kernels::difference(old_values.values(), new_values.values());
+    noise += difference.sum_squared_error;
+    signal += difference.sum_squared_before;
+  }
+  if (signal > 0) history.noise = static_cast<float>(noise / signal);
+  model.history = std::make_shared<const History>(std::move(history));
+}
+
+}  // namespace
+
+Run run(const Recipe& recipe, const Model& model, const Context& context, std::optional<Format> format,
+        const Dataset* data, const DataOptions& options) {
   const double start = now();
   Run result{model, {}};
   result.report.recipe = recipe;
@@ -130,13 +329,23 @@ Run run(const Recipe& recipe, const Model& model, const Context& context, std::o
     StepReport report;
     if (const auto* prune = std::get_if<PruneStep>(&recipe.steps[i])) {
       apply(*prune, where, {context, "prune", i, recipe.steps.size()}, result.model, report);
+    } else if (const auto* quantize = std::get_if<QuantizeStep>(&recipe.steps[i])) {
+      apply(*quantize, where, {context, "quantize", i, recipe.steps.size()}, seeded.random_key(where), result.model,
+            report);
+    } else if (const auto* cluster = std::get_if<ClusterStep>(&recipe.steps[i])) {
+      apply(*cluster, where, {context, "cluster", i, recipe.steps.size()}, seeded.random_key(where), result.model,
+            report);
+    } else if (const auto* encode = std::get_if<EncodeStep>(&recipe.steps[i])) {
+      apply(*encode, where, {context, "encode", i, recipe.steps.size()}, seeded.random_key(where), data, options,
+            result.model, report);
     } else {
-      apply(std::get<QuantizeStep>(recipe.steps[i]), where, {context, "quantize", i, recipe.steps.size()},
-            seeded.random_key(where), result.model, report);
+      apply(std::get<TrainStep>(recipe.steps[i]), where, {context, "train", i, recipe.steps.size()},
+            seeded.random_key(where), data, options, result.model, report);
     }
     report.seconds = now() - step_start;
     result.report.steps.push_back(std::move(report));
   }
+  add_history(model, recipe, result.model);
   measure(model, result, format.value_or(model.header->format), context, result.report);
   result.report.seconds = now() - start;
   return result;

@@ -101,6 +101,7 @@ Param quantize_weight(Param param, const Weight& weight, const QuantScheme& sche
   if (param.mask) kernels::apply_mask(out, param.mask->words, out);
   param.value = dtype == DType::Float32 ? std::move(snapped) : from_floats(dtype, snapped.shape(), out);
   param.grid = std::move(params);
+  param.codebook.reset();
   return param;
 }
 

@@ -43,4 +43,19 @@ kernels::Grid find_grid(std::span<const std::span<const float>> pieces, const Qu
 Param quantize_weight(Param param, const Weight& weight, const QuantScheme& scheme, const RangeChoice& range,
                       Rounding rounding, uint64_t key, const std::optional<kernels::Grid>& global);
 
+/// Where k-means starts.
+enum class InitialCentroids : uint8_t {
+  Linear,   ///< evenly over the range of the values: what Deep Compression found best, for it keeps the few large ones
+  Density,  ///< quantiles
+  Random,   ///< values drawn by `key`
+};
+
+/// One weight with its values replaced by at most 2^bits shared ones (1 to 8 bits), by k-means: Lloyd's algorithm until
+/// nothing moves (Han et al., arXiv:1510.00149, section 3). Pruned values stay 0 and have no part in it. NaN becomes
+/// the centroid nearest to 0 and an infinity the outermost. A grid that it had is forgotten.
+Param cluster_weight(Param param, int bits, InitialCentroids initial, uint64_t key);
+
+/// The position of the centroid nearest to a value; the lower of two that are as near.
+size_t nearest_centroid(const Codebook& codebook, float value);
+
 }  // namespace nibble

@@ -42,18 +42,26 @@ struct QuantParams {
   std::vector<int32_t> zero_point;
 };
 
+/// A list of values that all elements are taken from, in ascending order. 0 is not among them where it is what a mask's
+/// removed elements have.
+struct Codebook {
+  std::vector<float> centroids;
+};
+
 /// Which elements stay. Bit i is word i / 64, bit i % 64; 1 = keep; unused bits are 0.
 struct Mask {
   std::vector<uint64_t> words;
   size_t kept = 0;
 };
 
-/// Invariants: value[i] == 0 wherever the mask's bit is 0; every value is a point of the grid, exactly.
+/// Invariants: value[i] == 0 wherever the mask's bit is 0; every other value is a point of the grid, or a centroid of
+/// the codebook, exactly. There is a grid or a codebook, not both.
 struct Param {
   std::string name;  ///< unique in the model
   Tensor value;
   std::optional<Mask> mask;
   std::optional<QuantParams> grid;
+  std::optional<Codebook> codebook = std::nullopt;
 };
 
 /// A weight seen as rows, one per output channel: the shape is [outer, channels, inner] around the channel axis, and
@@ -110,6 +118,14 @@ void for_each_row_block(std::span<const T> values, const Rows& rows, const Visit
     visit(first, count, std::span<const T>(block));
   }
 }
+
+/// Moves each value to the nearest point of a grid that exists already: keeps the promise for values that have changed.
+/// `rows` is rows_of(shape, channel axis); the number of scales must be the scheme's for it. A value of a grid with one
+/// symmetric bit takes the sign of what it was. `inside`, where not empty, gets 1 where the value lay within the grid's
+/// range and 0 where it was clipped: what a straight-through gradient is multiplied by. All of one size; `out` may be
+/// `values`.
+void snap_to_grid(const QuantParams& grid, const Rows& rows, std::span<const float> values, std::span<float> out,
+                  std::span<float> inside = {});
 
 /// Groups of `group_size` that a row of `length` is cut into; the last may be shorter. 0 for an empty row.
 size_t groups_of(size_t length, size_t group_size);

@@ -92,6 +92,13 @@ class Tensor {
     return copy_of(dtype, std::move(shape), std::as_bytes(values));
   }
 
+  /// False for a tensor that was never made (or was moved from): an operator's omitted input. One without elements
+  /// exists.
+  bool exists() const { return storage_ != nullptr; }
+  /// The same values, in the same storage, under another shape of as many elements.
+  Tensor reshaped(Shape shape) const&;
+  Tensor reshaped(Shape shape) &&;
+
   DType dtype() const { return dtype_; }
   const Shape& shape() const { return shape_; }
   size_t elements() const { return elements_; }

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "core/formats/nib.hpp"
 #include "core/pipeline/pipeline.hpp"
 #include "tests/core/support.hpp"
 
@@ -69,7 +70,9 @@ const std::vector<Recipe>& recipes() {
     std::vector<Recipe> all;
     for (
         const char* text :
-        {R"({"version":1,"steps":[{"kind":"prune","sparsity":0.5,"scope":"global"},{"kind":"quantize","scheme":{"bits":8,"symmetric":true,"granularity":"channel"},"range":"mse"}]})",
+        {R"({"version":1,"steps":[{"kind":"prune","sparsity":0.4},{"kind":"cluster","bits":3},{"kind":"encode","lambda":0.01}]})",
+         R"({"version":1,"steps":[{"kind":"quantize","scheme":{"bits":5}},{"kind":"encode","coder":"huffman","lambda":0.001}]})",
+         R"({"version":1,"steps":[{"kind":"prune","sparsity":0.5,"scope":"global"},{"kind":"quantize","scheme":{"bits":8,"symmetric":true,"granularity":"channel"},"range":"mse"}]})",
          R"({"version":1,"steps":[{"kind":"quantize","scheme":{"bits":4,"symmetric":false,"granularity":"group","group_size":32},"range":"minmax"}]})",
          R"({"version":1,"steps":[{"kind":"prune","sparsity":0.5,"pattern":"channels"},{"kind":"quantize","scheme":{"bits":4,"symmetric":true,"granularity":"channel"},"rounding":"stochastic"}]})",
          R"({"version":1,"steps":[{"kind":"quantize","scheme":{"bits":16,"symmetric":true,"granularity":"tensor"},"range":"percentile"}]})",
@@ -99,6 +102,9 @@ Bytes write_and_reopen(const Model& model) {
   return bytes;
 }
 
+/// Of a decoded .nib: its own size says little about it.
+constexpr size_t kMostDecoded = size_t{1} << 18;
+
 /// Runs one file through everything. An Error may come from reading; once a file is open nothing may fail. At no time
 /// may there be more memory in use than `times_input` times the file and a megabyte.
 void drive(std::span<const std::byte> file, size_t choice, Tally& tally, size_t times_input = 64) {
@@ -108,23 +114,29 @@ void drive(std::span<const std::byte> file, size_t choice, Tally& tally, size_t 
   const size_t before = memory.live;
   memory.peak = memory.live;
   memory.largest = 0;
+  const bool nib = nib::looks_like_nib(file);
   std::string failure;
   bool opened = false;
   try {
-    const Model model = read_model(file, "hostile");
+    const Model model = nib ? nib::read(file, "hostile", kMostDecoded) : read_model(file, "hostile");
     opened = true;
     describe(model);
-    const Bytes once = write_and_reopen(model);
+    // What a .nib restores may have grids still to be written; from the second writing on nothing may change.
+    const Bytes first = write_and_reopen(model);
+    const Bytes once = nib ? write_and_reopen(read_model(first, "reopened")) : first;
     if (once != write_and_reopen(read_model(once, "reopened"))) failure = "a second round trip gives another file";
     const Run result = run(recipe, model, Context());
     print_report(result.report);
-    if (write_and_reopen(result.model).size() != result.report.file_after) failure = "the report gives another size";
+    const Rope after = write_model(result.model, plan_write(result.model, result.report.format));
+    if (after.size() != result.report.file_after) failure = "the report gives another size";
+    read_model(after.bytes(), "reopened");
   } catch (const Error& error) {
     if (opened) failure = std::string("it opened, and then: ") + error.what();
   } catch (const std::exception& error) {
     failure = std::string("not an Error: ") + error.what();
   }
-  const size_t most = times_input * file.size() + kFreeBytes, peak = memory.peak - before, largest = memory.largest;
+  const size_t most = times_input * (file.size() + (nib ? kMostDecoded : 0)) + kFreeBytes, peak = memory.peak - before,
+               largest = memory.largest;
   const double seconds = now() - start;
   ++(opened ? tally.opened : tally.refused);
   tally.longest = std::max(tally.longest, seconds);
@@ -548,6 +560,105 @@ TEST_CASE("mutated safetensors files do no harm") {
     drive(bytes_of(mutant), i, tally);
   }
   report("mutated safetensors", tally);
+  CHECK(tally.opened > tally.cases / 10);
+  CHECK(tally.refused > tally.cases / 10);
+}
+
+/// Small files with every kind of values and of block.
+std::vector<std::string> nib_files() {
+  std::vector<std::string> files;
+  for (
+      const char* const steps :
+      {R"({"kind":"encode"})", R"({"kind":"prune","sparsity":0.7},{"kind":"quantize","scheme":{"bits":8}})",
+       R"({"kind":"quantize","scheme":{"bits":4,"symmetric":false,"granularity":"group","group_size":8}},{"kind":"encode","coder":"rans"})",
+       R"({"kind":"prune","sparsity":0.8},{"kind":"cluster","bits":4},{"kind":"encode","coder":"huffman"})"}) {
+    const Recipe recipe = parse_recipe("{\"version\":1,\"steps\":[" + std::string(steps) + "]}");
+    for (const Model& model : {small_mlp(21).read(), everything(21).read(),
+                               read_model(bytes_of(safetensors_files()[0]), "small.safetensors")}) {
+      const std::vector<uint8_t> bytes = nib::encode(run(recipe, model, Context()).model).bytes;
+      files.emplace_back(bytes.begin(), bytes.end());
+    }
+  }
+  return files;
+}
+
+/// Changes what its checksums guard, with checksums that fit again.
+std::string mutate_nib(const std::string& file, Random& random) {
+  const std::span<const uint8_t> bytes(reinterpret_cast<const uint8_t*>(file.data()), file.size());
+  nib::Container container = nib::parse_header(bytes.first(nib::header_extent(bytes)));
+  std::string blocks = file.substr(container.header_bytes);
+  std::string header;
+  const auto print = [&] {
+    const std::vector<uint8_t> printed = nib::print_header(container);
+    header.assign(printed.begin(), printed.end());
+  };
+  switch (random.below(10)) {
+    case 0: return flip_bits(file, random);
+    case 1: return truncate(file, random);
+    case 2:
+    case 3:
+    case 4:  // a block
+      if (nib::BlockEntry& block = container.blocks[random.below(container.blocks.size())]; block.bytes) {
+        const size_t at = block.offset - container.header_bytes;
+        std::string content = blocks.substr(at, block.bytes);
+        for (size_t times = 1 + random.below(3); times-- > 0;)
+          content = random.below(4) == 0 ? splice(content, random, blocks)
+                    : random.below(2)    ? flip_bits(content, random)
+                                         : set_bytes(content, random);
+        blocks.replace(at, block.bytes, content);
+        block.bytes = content.size();
+        block.crc = nib::crc32({reinterpret_cast<const uint8_t*>(content.data()), content.size()});
+      }
+      print();
+      break;
+    case 5:
+    case 6:  // an entry
+      for (size_t times = 1 + random.below(2); times-- > 0;) {
+        nib::TensorEntry& tensor = container.tensors[random.below(container.tensors.size())];
+        const nib::TensorEntry& other = container.tensors[random.below(container.tensors.size())];
+        switch (random.below(9)) {
+          case 0: tensor.dtype = static_cast<DType>(random.below(static_cast<size_t>(DType::Complex128) + 1)); break;
+          case 1:
+            tensor.shape.push_back(static_cast<size_t>(random.below(2) ? odd_number(random) : random.below(9)));
+            break;
+          case 2: tensor.values = static_cast<nib::Values>(random.below(5)); break;
+          case 3: tensor.scheme.bits = static_cast<int>(random.below(17)); break;
+          case 4: tensor.scheme.granularity = static_cast<Granularity>(random.below(4)); break;
+          case 5: tensor.scheme.symmetric = !tensor.scheme.symmetric; break;
+          case 6: tensor.masked = !tensor.masked, tensor.shared = random.below(2); break;
+          case 7: tensor.shape = other.shape; break;
+          default: tensor = other;
+        }
+        tensor.scheme.group_size = std::max<size_t>(1, tensor.scheme.group_size);
+      }
+      if (nib::BlockEntry& block = container.blocks[random.below(container.blocks.size())]; random.below(3) == 0)
+        block.coder = static_cast<EntropyCoder>(random.below(4));
+      print();
+      break;
+    default:  // the header's bytes
+      print();
+      for (size_t times = 1 + random.below(2); times-- > 0;)
+        header = random.below(3) == 0 ? splice(header, random, header)
+                 : random.below(2)    ? put_varint(header, random)
+                                      : set_bytes(header, random);
+  }
+  const std::vector<uint8_t> sealed = nib::seal_header({header.begin(), header.end()});
+  return std::string(sealed.begin(), sealed.end()) + blocks;
+}
+
+TEST_CASE("mutated .nib files do no harm") {
+  const std::vector<std::string> files = nib_files();
+  Tally good, tally;
+  for (const std::string& file : files) {
+    for (size_t choice = 0; choice < recipes().size(); ++choice) drive(bytes_of(file), choice, good);
+  }
+  CHECK(good.refused == 0);
+  for (size_t i = 0; i < 4000; ++i) {
+    CAPTURE(i);
+    Random random{mix64(2026, i)};
+    drive(bytes_of(mutate_nib(files[i % files.size()], random)), i, tally);
+  }
+  report("mutated .nib", tally);
   CHECK(tally.opened > tally.cases / 10);
   CHECK(tally.refused > tally.cases / 10);
 }

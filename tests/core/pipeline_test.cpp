@@ -678,9 +678,9 @@ TEST_CASE("the report as JSON has the documented keys and the report's numbers")
   CHECK(keys(json["total"]) ==
         Names{"bits", "bytes", "cosine", "elements", "max_abs_error", "mse", "sparsity", "sqnr_db"});
   CHECK(keys(json["file"]) == Names{"after", "before", "format", "opset_after", "opset_before"});
-  CHECK(keys(json["weights"][0]) == Names{"after", "before", "bits", "bytes", "cosine", "elements", "granularity",
-                                          "group_size", "max_abs_error", "mse", "name", "note", "scales", "sqnr_db",
-                                          "stored", "symmetric"});
+  CHECK(keys(json["weights"][0]) == Names{"after", "before", "bits", "bytes", "clusters", "cosine", "elements",
+                                          "granularity", "group_size", "max_abs_error", "mse", "name", "note", "scales",
+                                          "sqnr_db", "stored", "symmetric"});
   CHECK(keys(json["weights"][0]["before"]) == Names{"infinite", "max", "mean", "min", "nan", "sparsity", "std"});
   CHECK(keys(json["weights"][0]["bytes"]) == Names{"dense", "file", "packed"});
   CHECK(keys(json["steps"][0]) == Names{"kind", "notes", "seconds", "weights", "zeros"});
@@ -706,6 +706,7 @@ TEST_CASE("the report as JSON has the documented keys and the report's numbers")
   CHECK(first["stored"] == "uint4");
   CHECK(first["note"] == nullptr);
   const Json& second = json["weights"][1];
+  CHECK(first["clusters"] == nullptr);
   CHECK(second["granularity"] == nullptr);
   CHECK(second["group_size"] == nullptr);
   CHECK(second["bits"] == 32);

@@ -88,7 +88,7 @@ describe("outcomes", () => {
     const described = engine.describe(model);
     expect(described.ok && typeof described.value).toBe("string");
     const recipe = '{"version":1,"steps":[{"kind":"quantize","scheme":{"bits":8}}]}';
-    const run = engine.compress(model, recipe, "", () => true);
+    const run = engine.compress(model, recipe, "", 0, "", () => true);
     expect(run).toMatchObject({ ok: true, value: { model: expect.any(Number), report: expect.any(String) } });
     if (!run.ok) return;
     const values = engine.values(model, "fc.weight");
@@ -116,8 +116,98 @@ describe("outcomes", () => {
     }
     const written = engine.write(run.value.model, "", () => true);
     expect(written.ok && written.value).toBeInstanceOf(Uint8Array);
+    const coded = engine.write(run.value.model, "nib", () => true);
+    expect(coded.ok && coded.value).toBeInstanceOf(Uint8Array);
+    if (coded.ok) expect(new TextDecoder().decode(coded.value.subarray(0, 3))).toBe("NIB");
+    for (const exact of [true, false]) {
+      const phases: string[] = [];
+      const counted = engine.bytes(run.value.model, exact, (phase) => phases.push(phase) > 0);
+      expect(counted.ok && typeof counted.value).toBe("string");
+      if (counted.ok) expect(JSON.parse(counted.value)).toMatchObject({ estimated: !exact, file: expect.any(Number) });
+      expect(phases).toContain("bytes");
+    }
+    const packed = engine.packed(run.value.model, "fc.weight");
+    expect(packed.ok && packed.value).toBeInstanceOf(Uint8Array);
+    if (packed.ok) expect(packed.value).toHaveLength(2560);
     engine.close(model);
     engine.close(run.value.model);
+  });
+
+  test("have the declared shape for data, running and training", () => {
+    const take = <T>(outcome: { ok: true; value: T } | { ok: false; message: string }): T => {
+      if (!outcome.ok) throw new Error(outcome.message);
+      return outcome.value;
+    };
+    const kinds = (parts: object) =>
+      Object.fromEntries(Object.entries(parts).map(([key, part]) => [key, (part as object).constructor.name]));
+    const listener = () => true;
+    expect(typeof engine.relaxed()).toBe("boolean");
+    const known = JSON.parse(engine.architectures()) as { name: string }[];
+    expect(known.map(({ name }) => name)).toContain("simplenet");
+    const model = take(engine.create("simplenet", 1));
+    const data = take(engine.make_data('{"kind":"digits","seed":1,"n":60}'));
+    expect(JSON.parse(take(engine.describe_data(data, "")))).toMatchObject({ samples: 60 });
+    expect(kinds(take(engine.samples(data, Uint32Array.of(0))))).toEqual({
+      values: "Uint8Array",
+      labels: "Int32Array",
+    });
+    expect(take(engine.cannot_run(model))).toBe("");
+    expect(JSON.parse(take(engine.prepare(model, data, "", listener)))).toMatchObject({ layout: expect.any(String) });
+    const evaluated = {
+      report: "String",
+      indices: "Uint32Array",
+      predictions: "Int32Array",
+      confidence: "Float32Array",
+      confusion: "Uint32Array",
+    };
+    expect(kinds(take(engine.evaluate(model, data, "", listener)))).toEqual(evaluated);
+    const compared = take(engine.compare(model, model, data, "", listener));
+    expect(kinds(compared)).toEqual({
+      report: "String",
+      indices: "Uint32Array",
+      flipped: "Uint32Array",
+      predictions_before: "Int32Array",
+      predictions_after: "Int32Array",
+      confidence_before: "Float32Array",
+      confidence_after: "Float32Array",
+      confusion_before: "Uint32Array",
+      confusion_after: "Uint32Array",
+    });
+    const { activations } = JSON.parse(compared.report) as { activations: { name: string }[] };
+    const activation = take(engine.activation(model, data, 0, activations[0]!.name, ""));
+    expect(kinds(activation)).toEqual({ shape: "String", values: "Float32Array" });
+
+    const files = new engine.Files();
+    const input = take(files.add("x", 4 * 784));
+    input.view().fill(0);
+    input.delete();
+    const { name } = (JSON.parse(take(engine.describe(model))) as { inputs: { name: string }[] }).inputs[0]!;
+    const heads = JSON.stringify([{ name, dtype: "float32", shape: [1, 1, 28, 28] }]);
+    const ran = take(engine.run(model, files, heads, "[]"));
+    expect(JSON.parse(ran.outputs)).toEqual([{ name: expect.any(String), dtype: "float32", shape: [1, 10] }]);
+    expect([ran.data.length, ran.data[0]!.length]).toEqual([1, 40]);
+    files.delete();
+
+    const training = take(engine.train_open(model, data, '{"epochs":1}', "", listener));
+    const saved = take(engine.train_save(training));
+    expect(saved).toBeInstanceOf(Uint8Array);
+    const again = new engine.Files();
+    const buffer = take(again.add("saved", saved.length));
+    buffer.view().set(saved);
+    buffer.delete();
+    expect(take(engine.train_restore(training, again))).toBeNull();
+    again.delete();
+    // No time at all is one batch.
+    expect(JSON.parse(take(engine.train_step(training, 0, listener)))).toHaveLength(1);
+    const trained = take(engine.train_model(training, "current"));
+    expect(trained).toEqual(expect.any(Number));
+    engine.train_close(training);
+    engine.close_data(data);
+    const failed = { ok: false, code: expect.any(String), where: expect.any(String), message: expect.any(String) };
+    expect(engine.train_step(training, 0, listener)).toMatchObject(failed);
+    expect(engine.samples(data, Uint32Array.of(0))).toMatchObject(failed);
+    engine.close(model);
+    engine.close(trained);
   });
 
   test("say what went wrong, and a closed model is gone", () => {
@@ -126,11 +216,15 @@ describe("outcomes", () => {
     expect(engine.check("no JSON")).toMatchObject({ ...failed, code: "bad-recipe" });
     expect(engine.values(model, "nowhere")).toMatchObject(failed);
     expect(engine.write(model, "pickle", () => true)).toMatchObject(failed);
-    expect(engine.compress(model, "{}", "", () => true)).toMatchObject({ ...failed, code: "bad-recipe" });
+    expect(engine.packed(model, "nowhere")).toMatchObject({ ...failed, code: "bad-data", where: "nowhere" });
+    expect(engine.bytes(model, true, () => false)).toMatchObject({ ...failed, code: "cancelled" });
+    expect(engine.compress(model, "{}", "", 0, "", () => true)).toMatchObject({ ...failed, code: "bad-recipe" });
     const recipe = '{"version":1,"steps":[{"kind":"quantize","scheme":{"bits":8}}]}';
-    expect(engine.compress(model, recipe, "", () => false)).toMatchObject({ ...failed, code: "cancelled" });
+    expect(engine.compress(model, recipe, "", 0, "", () => false)).toMatchObject({ ...failed, code: "cancelled" });
     engine.close(model);
     expect(engine.describe(model)).toMatchObject(failed);
+    expect(engine.bytes(model, false, () => true)).toMatchObject(failed);
+    expect(engine.packed(model, "fc.weight")).toMatchObject(failed);
   });
 
   test("a file too large for the heap is refused and the module goes on", () => {

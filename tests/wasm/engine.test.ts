@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { Engine, Recipe } from "nibble-nn";
+import type { ByteReport, Engine, Recipe } from "nibble-nn";
 import { load, NibbleError } from "nibble-nn";
 import {
   branchNet,
@@ -14,8 +14,10 @@ import {
   halfNet,
   matmulNet,
 } from "../fixtures/make";
+import { readInitializers, wholeNumbers } from "../fixtures/onnx";
 import { weights } from "../fixtures/random";
 import { runModel } from "../fixtures/runtime";
+import { sample, sampleNames } from "../fixtures/samples";
 
 let engine: Engine;
 beforeAll(async () => {
@@ -228,6 +230,14 @@ describe("recipes", () => {
       steps: [{ kind: "quantize", scheme: { bits: 1 }, range: "percentile", percentile: 50, rounding: "stochastic" }],
     },
     { version: 1, steps: [{ kind: "quantize", scheme: { bits: 8 }, range: "sigma", sigmas: 2.5 }] },
+    { version: 1, steps: [{ kind: "cluster", bits: 1 }] },
+    { version: 1, steps: [{ kind: "cluster", bits: 8, initial: "density", layers: { include: ["fc*"] } }] },
+    { version: 1, steps: [{ kind: "encode" }] },
+    { version: 1, steps: [{ kind: "encode", coder: "rans", lambda: 0, quantized_form: false }] },
+    {
+      version: 1,
+      steps: [{ kind: "encode", coder: "huffman", lambda: 1, importance: "hessian", layers: { exclude: ["x"] } }],
+    },
   ];
   const bad: [object, RegExp][] = [
     [{ steps: [] }, /version/],
@@ -254,6 +264,18 @@ describe("recipes", () => {
     [{ version: 1, steps: [{ kind: "quantize", scheme: { bits: 8 }, range: "max" }] }, /steps\[0\]\.range/],
     [{ version: 1, steps: [{ kind: "quantize", scheme: { bits: 8 }, layers: { only: [] } }] }, /only/],
     [{ version: 1, steps: [{ kind: "quantize", scheme: { bits: 8 }, layers: { include: "a" } }] }, /include/],
+    [{ version: 1, steps: [{ kind: "cluster" }] }, /steps\[0\].*bits/],
+    [{ version: 1, steps: [{ kind: "cluster", bits: 0 }] }, /steps\[0\]\.bits/],
+    [{ version: 1, steps: [{ kind: "cluster", bits: 9 }] }, /steps\[0\]\.bits/],
+    [{ version: 1, steps: [{ kind: "cluster", bits: 4, initial: "even" }] }, /steps\[0\]\.initial.*"density"/],
+    [{ version: 1, steps: [{ kind: "cluster", scheme: { bits: 4 } }] }, /scheme/],
+    [{ version: 1, steps: [{ kind: "encode", coder: "zip" }] }, /steps\[0\]\.coder.*"rans"/],
+    [{ version: 1, steps: [{ kind: "encode", lambda: 1.5 }] }, /steps\[0\]\.lambda/],
+    [{ version: 1, steps: [{ kind: "encode", lambda: -0.1 }] }, /steps\[0\]\.lambda/],
+    [{ version: 1, steps: [{ kind: "encode", importance: "diagonal" }] }, /steps\[0\]\.importance.*lambda/],
+    [{ version: 1, steps: [{ kind: "encode", lambda: 0.1, importance: "full" }] }, /steps\[0\]\.importance/],
+    [{ version: 1, steps: [{ kind: "encode", layers: { include: ["a"] } }] }, /steps\[0\]\.layers.*lambda/],
+    [{ version: 1, steps: [{ kind: "encode", quantized_form: 1 }] }, /steps\[0\]\.quantized_form/],
   ];
 
   test("engine and schema accept the same recipes", async () => {
@@ -295,6 +317,13 @@ describe("recipes", () => {
         },
       ],
     });
+    const steps: Recipe["steps"] = [{ kind: "cluster", bits: 4 }, { kind: "encode" }, { kind: "encode", lambda: 0.5 }];
+    const encode = { kind: "encode", coder: "auto", quantized_form: true };
+    expect((await engine.check({ version: 1, steps })).steps).toEqual([
+      { kind: "cluster", bits: 4, initial: "linear" },
+      { ...encode, lambda: 0 },
+      { ...encode, lambda: 0.5, importance: "none" },
+    ]);
   });
 });
 
@@ -388,5 +417,412 @@ describe("values, pictures, exports", () => {
     );
     expect(one).toEqual(other);
     local.close();
+  });
+});
+
+describe("shared values", () => {
+  const cluster = (bits: number, more: object = {}): Recipe => ({
+    version: 1,
+    steps: [{ kind: "cluster", bits, ...more }],
+  });
+
+  test("a weight has at most 2^bits values, each the mean of what it stands for and the nearest to it", async () => {
+    const model = await engine.open(convNet());
+    for (const bits of [1, 2, 4, 8]) {
+      for (const initial of ["linear", "density", "random"] as const) {
+        const what = `${bits} bits from ${initial}`;
+        const { model: result, report } = await model.compress(cluster(bits, { initial }), { format: "nib" });
+        expect(ajv.validate("report.schema.json", report), `${what}: ${ajv.errorsText()}`).toBe(true);
+        for (const weight of report.weights) {
+          const before = await model.values(weight.name);
+          const after = await result.values(weight.name);
+          const groups = new Map<number, number[]>();
+          after.forEach((x, i) => groups.set(x, [...(groups.get(x) ?? []), before[i]!]));
+          expect(groups.size, what).toBeLessThanOrEqual(2 ** bits);
+          expect(groups.size, what).toBeGreaterThan(1);
+          expect(weight, what).toMatchObject({
+            clusters: groups.size,
+            bits: Math.ceil(Math.log2(groups.size)),
+            granularity: null,
+            stored: "cabac",
+          });
+          const centroids = [...groups.keys()];
+          for (const [centroid, values] of groups) {
+            const mean = values.reduce((a, b) => a + b, 0) / values.length;
+            expect(Math.abs(centroid - mean), what).toBeLessThanOrEqual(2 ** -23 * Math.abs(mean));
+            for (const value of values) {
+              const distance = Math.min(...centroids.map((other) => Math.abs(other - value)));
+              // As far as centroids that are rounded to float32 can tell.
+              expect(Math.abs(centroid - value), what).toBeLessThanOrEqual(distance + 2 ** -22 * Math.abs(value));
+            }
+          }
+        }
+        result.dispose();
+      }
+    }
+  });
+
+  test("pruned weights stay zero and take no centroid", async () => {
+    const model = await engine.open(convNet());
+    const { model: result, report } = await model.compress({
+      version: 1,
+      steps: [
+        { kind: "prune", sparsity: 0.75 },
+        { kind: "cluster", bits: 2 },
+      ],
+    });
+    for (const weight of report.weights) {
+      const before = await model.values(weight.name);
+      const after = await result.values(weight.name);
+      const kept = new Set(after.filter((x) => x !== 0));
+      expect(kept.size).toBe(4);
+      expect(weight).toMatchObject({ clusters: 4, bits: 3, stored: "float32" });
+      // The largest quarter is what is left.
+      const limit = [...before.map(Math.abs)].sort((a, b) => b - a)[Math.round(before.length / 4) - 1]!;
+      after.forEach((x, i) => expect(x !== 0).toBe(Math.abs(before[i]!) >= limit));
+    }
+  });
+
+  test("layers that are left out keep their values", async () => {
+    const model = await engine.open(convNet());
+    const { model: result, report } = await model.compress(cluster(3, { layers: { include: ["conv*"] } }));
+    expect(report.weights.map(({ clusters }) => clusters)).toEqual([8, 8, null]);
+    expect(await result.values("fc.weight")).toEqual(await model.values("fc.weight"));
+  });
+});
+
+/** The levels of a quantized weight: what its integers in the exported ONNX file are less their zero points. */
+function levelsOf(file: Uint8Array, weight: string, groupSize: number): Int32Array {
+  const initializers = readInitializers(file);
+  const codes = initializers.get(`${weight}_quantized`)!;
+  const found = initializers.get(`${weight}_zero_point`);
+  const zeros = found ? wholeNumbers(found) : Int32Array.of(0);
+  const columns = codes.dims.slice(1).reduce((a, b) => a * b, 1);
+  const groups = zeros.length / codes.dims[0]!;
+  return wholeNumbers(codes).map((code, i) => {
+    const [row, column] = [Math.floor(i / columns), i % columns];
+    const at = zeros.length === 1 ? 0 : groups === 1 ? row : row * groups + Math.floor(column / groupSize);
+    return code - zeros[at]!;
+  });
+}
+
+/** The low bits of whole numbers one after the other, the first in the lowest bits. */
+function packed(values: ArrayLike<number>, bits: number): Uint8Array {
+  const out = new Uint8Array(Math.ceil((values.length * bits) / 8));
+  for (let i = 0; i < values.length; i++) {
+    for (let b = 0; b < bits; b++) out[(i * bits + b) >> 3]! |= ((values[i]! >> b) & 1) << ((i * bits + b) & 7);
+  }
+  return out;
+}
+
+/** Order-0 entropy in bytes. */
+function entropy(values: Int32Array): number {
+  const counts = new Map<number, number>();
+  for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
+  let bits = 0;
+  for (const count of counts.values()) bits -= count * Math.log2(count / values.length);
+  return bits / 8;
+}
+
+describe("packed codes", () => {
+  test.each([1, 2, 3, 4, 5, 6, 7, 8, 16])("at %d bits are the integers of the exported ONNX file", async (bits) => {
+    const model = await engine.open(sample("simplenet"));
+    for (const scheme of [
+      {},
+      { symmetric: false },
+      { symmetric: false, granularity: "tensor" },
+      { symmetric: false, granularity: "group", group_size: 32 },
+    ]) {
+      const { model: result } = await model.compress(quantize(bits, scheme));
+      const file = await result.export();
+      for (const { name } of model.info.weights) {
+        const expected = packed(levelsOf(file, name, 32), bits);
+        expect(await result.packed(name), `${name}, ${JSON.stringify(scheme)}`).toEqual(expected);
+      }
+      result.dispose();
+    }
+  });
+
+  test("of shared values are their places in ascending order, of others the values as they are", async () => {
+    const model = await engine.open(sample("simplenet"));
+    const bytesOf = (values: Float32Array) => new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+    for (const steps of [[], [{ kind: "prune", sparsity: 0.5 }]] as Recipe["steps"][]) {
+      const { model: result, report } = await model.compress({
+        version: 1,
+        steps: [...steps, { kind: "cluster", bits: 4, layers: { exclude: ["conv1.*"] } }],
+      });
+      for (const { name, bits } of report.weights) {
+        const values = await result.values(name);
+        const ascending = [...new Set(values)].sort((a, b) => a - b);
+        const places = Array.from(values, (value) => ascending.indexOf(value));
+        const expected = name === "conv1.weight" ? bytesOf(values) : packed(places, bits);
+        expect(await result.packed(name), name).toEqual(expected);
+      }
+    }
+    await expect(model.packed("nowhere")).rejects.toMatchObject({ code: "bad-data", where: "nowhere" });
+  });
+});
+
+const recipes: Record<string, Recipe["steps"]> = {
+  "as it is": [],
+  "8 bits": [{ kind: "quantize", scheme: { bits: 8 } }],
+  "4 bits in groups": [{ kind: "quantize", scheme: { bits: 4, granularity: "group" } }],
+  "80 % pruned, 4 bits": [
+    { kind: "prune", sparsity: 0.8, scope: "global" },
+    { kind: "quantize", scheme: { bits: 4 } },
+  ],
+  "80 % pruned, 4 bits in groups, affine": [
+    { kind: "prune", sparsity: 0.8, scope: "global" },
+    { kind: "quantize", scheme: { bits: 4, symmetric: false, granularity: "group" }, range: "mse" },
+  ],
+  "16 shared values": [{ kind: "cluster", bits: 4 }],
+  "90 % pruned, 32 shared values": [
+    { kind: "prune", sparsity: 0.9 },
+    { kind: "cluster", bits: 5 },
+  ],
+  "8 bits with a lambda": [
+    { kind: "quantize", scheme: { bits: 8 } },
+    { kind: "encode", lambda: 0.001 },
+  ],
+};
+
+describe("bytes", () => {
+  test.each(Object.keys(recipes))("%s: all of them together are the file", async (name) => {
+    for (const from of [sample("simplenet"), sample("transformer"), matmulNet(), gemmNet(false), embeddingNet()]) {
+      const model = await engine.open(from);
+      const { model: result, report: made } = await model.compress(
+        { version: 1, steps: recipes[name]! },
+        { format: "nib" },
+      );
+      const report = await result.bytes();
+      expect(report.estimated).toBe(false);
+      expect(report.file).toBe((await result.export("nib")).length);
+      expect(report.dense_file).toBe((await model.export()).length);
+      const sum = report.weights.reduce((all, { nib }) => all + nib, report.header + report.others);
+      expect(sum).toBeCloseTo(report.file, 6);
+      expect(report.header).toBeGreaterThan(0);
+      expect(report.others).toBeGreaterThanOrEqual(0);
+      for (const [i, weight] of report.weights.entries()) {
+        const { elements, bits, clusters, granularity, bytes, stored } = made.weights[i]!;
+        const coded = granularity !== null || clusters !== null;
+        expect(weight).toMatchObject({
+          name: made.weights[i]!.name,
+          dense: bytes.dense,
+          codes: coded ? Math.ceil((elements * bits) / 8) : bytes.dense,
+          coder: stored,
+        });
+        expect(weight.codes).toBe((await result.packed(weight.name)).length);
+        const { entropy: order0, huffman, huffman_index, rans, cabac, parts } = weight;
+        if (!coded) {
+          expect([order0, huffman, huffman_index, rans, cabac, parts]).toEqual(Array(6).fill(null));
+          continue;
+        }
+        // Its relative indices see more than frequencies of single levels; what has none cannot pass the entropy.
+        if (huffman_index === 0) expect(huffman).toBeGreaterThanOrEqual(order0!);
+        expect(rans).toBeGreaterThanOrEqual(order0!);
+        expect(weight.nib).toBeGreaterThan(Math.min(huffman!, rans!, cabac!) - 1);
+        const decisions = Object.values(parts!).reduce((a, b) => a + b, 0);
+        expect(Object.keys(parts!)).toEqual(["significance", "sign", "magnitude", "remainder"]);
+        // The rest says which contexts there are.
+        expect(decisions).toBeLessThanOrEqual(cabac! + 1e-6);
+        expect(cabac! - decisions).toBeLessThan(16);
+      }
+    }
+  });
+
+  test.each(Object.keys(recipes))("%s: codes and scales are what the report calls packed", async (name) => {
+    for (const from of [sample("simplenet"), gemmNet(false), halfNet()]) {
+      const model = await engine.open(from);
+      const { model: result, report } = await model.compress({ version: 1, steps: recipes[name]! });
+      const found = (await result.bytes()).weights.map(({ codes, scales }) => codes + scales);
+      expect(found).toEqual(report.weights.map(({ bytes }) => bytes.packed));
+    }
+  });
+
+  test("the entropy is that of the levels", async () => {
+    const model = await engine.open(sample("simplenet"));
+    for (const scheme of [{ bits: 8 }, { bits: 4, symmetric: false, granularity: "group", group_size: 32 }] as const) {
+      const { model: result } = await model.compress({ version: 1, steps: [{ kind: "quantize", scheme }] });
+      const file = await result.export();
+      for (const { name, entropy: told } of (await result.bytes()).weights) {
+        expect(told, name).toBeCloseTo(entropy(levelsOf(file, name, 32)), 3);
+      }
+    }
+  });
+
+  // Small ones have little to tell a part from the whole by.
+  const large = sampleNames.filter((name) => sample(name).length > 200_000);
+  const cases = large.flatMap((name) => Object.keys(recipes).map((recipe) => [name, recipe] as const));
+  /** Counting takes long enough to do it once for both tests. */
+  const counts = new Map<string, Promise<ByteReport[]>>();
+  const counted = (name: string, recipe: string) => {
+    const count = async () => {
+      using model = await engine.open(sample(name));
+      const { model: result } = await model.compress({ version: 1, steps: recipes[recipe]! });
+      const reports = [await result.bytes({ exact: true }), await result.bytes({ exact: false })];
+      result.dispose();
+      return reports;
+    };
+    const key = `${name}, ${recipe}`;
+    counts.set(key, counts.get(key) ?? count());
+    return counts.get(key)!;
+  };
+
+  test.each(cases)("%s, %s: the estimate of the file is within two hundredths", async (name, recipe) => {
+    const [exact, estimate] = await counted(name, recipe);
+    expect(estimate!.estimated).toBe(true);
+    expect(Math.abs(estimate!.file / exact!.file - 1)).toBeLessThanOrEqual(0.02);
+  });
+
+  test.each(cases)("%s, %s: the estimate of every coder is within two hundredths", async (name, recipe) => {
+    const [exact, estimate] = await counted(name, recipe);
+    for (const coder of ["entropy", "huffman", "rans", "cabac"] as const) {
+      const sum = ({ weights }: ByteReport) => weights.reduce((bytes, weight) => bytes + (weight[coder] ?? 0), 0);
+      expect(Math.abs(sum(estimate!) - sum(exact!)), coder).toBeLessThanOrEqual(0.02 * sum(exact!));
+    }
+    expect(estimate!.weights.every(({ parts }) => parts === null)).toBe(true);
+  });
+
+  test("an abort stops the count, and progress rises to the end", async () => {
+    const { model } = await (await engine.open(sample("lenet-300-100"))).compress(quantize(8));
+    const fractions: number[] = [];
+    await model.bytes({ onProgress: ({ phase, fraction }) => phase === "bytes" && fractions.push(fraction) });
+    expect(fractions.length).toBeGreaterThan(0);
+    expect(fractions).toEqual([...fractions].sort((a, b) => a - b));
+    const stop = new AbortController();
+    const counting = model.bytes({ signal: stop.signal, onProgress: () => stop.abort() });
+    await expect(counting).rejects.toMatchObject({ code: "cancelled" });
+  });
+});
+
+describe(".nib files", () => {
+  test.each(Object.keys(recipes))("%s: the report's size is the file's, which opens as it was", async (name) => {
+    for (const from of [convNet(), matmulNet(), gemmNet(false), halfNet(), embeddingNet(), sample("lstm")]) {
+      const { model: result, report } = await (
+        await engine.open(from)
+      ).compress({ version: 1, steps: recipes[name]! }, { format: "nib" });
+      expect(ajv.validate("report.schema.json", report), ajv.errorsText()).toBe(true);
+      expect(report.file.format).toBe("nib");
+      const file = await result.export("nib");
+      expect(file.length).toBe(report.file.after);
+      const again = await engine.open(file);
+      for (const weight of result.info.weights) {
+        expect(await again.values(weight.name), weight.name).toEqual(await result.values(weight.name));
+      }
+      expect(again.info).toMatchObject({ format: result.info.format, file_bytes: file.length });
+      expect(again.info.weights).toEqual(result.info.weights);
+      expect(again.info.history!.recipes).toEqual(result.info.history!.recipes);
+      for (const format of ["onnx", "safetensors"] as const) {
+        expect(await again.export(format), format).toEqual(await result.export(format));
+      }
+      // It is read as what it was written from, so it is written as it was read.
+      expect(await again.export("nib")).toEqual(file);
+    }
+  });
+
+  test("a coder that is asked for is used, and auto is no larger than any", async () => {
+    const model = await engine.open(sample("simplenet"));
+    const prune = { kind: "prune", sparsity: 0.8, scope: "global" } as const;
+    const sizes: Record<string, number> = {};
+    for (const coder of ["auto", "huffman", "rans", "cabac"] as const) {
+      const steps: Recipe["steps"] = [prune, { kind: "quantize", scheme: { bits: 4 } }, { kind: "encode", coder }];
+      const { model: result, report } = await model.compress({ version: 1, steps }, { format: "nib" });
+      const stored = report.weights.map((weight) => weight.stored);
+      if (coder !== "auto") expect(stored).toEqual(stored.map(() => coder));
+      sizes[coder] = (await result.export("nib")).length;
+      expect(await (await engine.open(await result.export("nib"))).values("fc1.weight")).toEqual(
+        await result.values("fc1.weight"),
+      );
+    }
+    expect(sizes.auto).toBeLessThanOrEqual(Math.min(sizes.huffman!, sizes.rans!, sizes.cabac!));
+    expect(new Set(Object.values(sizes)).size).toBeGreaterThan(2);
+  });
+
+  test("without the quantized form it is smaller, and with more lambda still smaller and worse", async () => {
+    const model = await engine.open(sample("simplenet"));
+    const made = async (more: object) => {
+      const steps: Recipe["steps"] = [
+        { kind: "quantize", scheme: { bits: 8 } },
+        { kind: "encode", ...more },
+      ];
+      const { model: result, report } = await model.compress({ version: 1, steps });
+      return { size: (await result.export("nib")).length, sqnr: report.total.sqnr_db! };
+    };
+    const [whole, float] = [await made({}), await made({ quantized_form: false })];
+    expect(float.size).toBeLessThan(whole.size);
+    expect(float.sqnr).toBe(whole.sqnr);
+    let last = whole;
+    for (const lambda of [1e-4, 1e-3, 1e-2]) {
+      const next = await made({ lambda });
+      expect(next.size, `${lambda}`).toBeLessThan(last.size);
+      expect(next.sqnr, `${lambda}`).toBeLessThan(last.sqnr);
+      last = next;
+    }
+  });
+
+  test("importance is found with data, and without data there is none", async () => {
+    const model = await engine.open(sample("simplenet"));
+    const data = await engine.data({ kind: "digits", seed: 1, n: 100 });
+    const recipe = (importance: "diagonal" | "hessian"): Recipe => ({
+      version: 1,
+      steps: [{ kind: "encode", lambda: 1e-8, importance }],
+    });
+    await expect(model.compress(recipe("diagonal"))).rejects.toMatchObject({ name: "NibbleError" });
+    const results = [];
+    for (const importance of ["diagonal", "hessian"] as const) {
+      const phases = new Set<string>();
+      const { report } = await model.compress(recipe(importance), {
+        data,
+        format: "nib",
+        onProgress: ({ phase }) => phases.add(phase),
+      });
+      expect(ajv.validate("report.schema.json", report), ajv.errorsText()).toBe(true);
+      expect([...phases]).toContain("encode");
+      expect(report.file.after).toBeLessThan(model.info.file_bytes / 5);
+      results.push(report.file.after);
+    }
+    expect(results[0]).not.toBe(results[1]);
+  });
+
+  test("history goes with the file, from recipe to recipe", async () => {
+    const model = await engine.open(convNet());
+    expect(model.info.history).toBeNull();
+    const one = await model.compress({ ...quantize(8), seed: 4 });
+    const { history } = one.model.info;
+    expect(history).toEqual({
+      recipes: [one.report.recipe],
+      file_bytes: convNet().length,
+      sqnr_db: expect.closeTo(one.report.total.sqnr_db!, 3),
+    });
+    expect(history!.recipes[0]).toMatchObject({ seed: 4, steps: [{ kind: "quantize", scheme: { bits: 8 } }] });
+    const opened = await engine.open(await one.model.export("nib"));
+    // The file has eight bits of the error's mantissa.
+    expect(opened.info.history).toEqual({ ...history, sqnr_db: expect.closeTo(history!.sqnr_db!, 1) });
+    const two = await opened.compress({ version: 1, steps: [{ kind: "prune", sparsity: 0.5 }] });
+    expect((await engine.open(await two.model.export("nib"))).info.history).toEqual({
+      recipes: [one.report.recipe, two.report.recipe],
+      file_bytes: convNet().length,
+      sqnr_db: expect.closeTo(two.report.total.sqnr_db!, 1),
+    });
+    // Other formats have no place for it.
+    expect((await engine.open(await two.model.export())).info.history).toBeNull();
+  });
+
+  test("what is cut off, damaged or of a later version is refused with a place and a sentence", async () => {
+    const { model } = await (await engine.open(convNet())).compress(quantize(4));
+    const file = await model.export("nib");
+    const with_ = (at: number, value: number) => file.map((byte, i) => (i === at ? value : byte));
+    const cases: [Uint8Array, object][] = [
+      [file.subarray(0, 3), { code: "bad-file" }],
+      [file.subarray(0, 40), { code: "bad-file", detail: expect.stringContaining("cut off") }],
+      [file.subarray(0, file.length - 1), { code: "bad-file", detail: expect.stringContaining("cut off") }],
+      [with_(3, 2), { code: "unsupported", where: "byte 3", detail: expect.stringMatching(/version 2.* version 1/) }],
+      [with_(file.length - 9, file[file.length - 9]! ^ 16), { code: "bad-file" }],
+      [Uint8Array.of(...file, 0), { code: "bad-file", where: `byte ${file.length}` }],
+    ];
+    for (const [bytes, error] of cases) {
+      await expect(engine.open(bytes)).rejects.toMatchObject({ name: "NibbleError", ...error });
+    }
+    expect((await engine.open(file)).info.weights).toHaveLength(3);
   });
 });

@@ -4,27 +4,42 @@ import { runInNewContext } from "node:vm";
 import { expose } from "comlink";
 import { afterEach, expect, test } from "vitest";
 import { createLoad } from "../../wasm/src/client";
+import { hasRelaxedSimd } from "../../wasm/src/platform";
 import type { Platform, ThreadEvents } from "../../wasm/src/platform";
-import type { Host, NamedBlob, Reply } from "../../wasm/src/wire";
-import type { Engine, Recipe } from "nibble-nn";
+import type { Host, Kind, NamedBlob, Reply } from "../../wasm/src/wire";
+import type { Data, Engine, Model, Recipe, TrainProgress } from "nibble-nn";
 
 /** The eight bytes that every WebAssembly module starts with, which make an empty one. */
 const kEmptyModule = Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0);
 
-/** A host whose models are strings: the file's text, then one "+recipe" per compression. */
+const noImages = () => Promise.reject(new Error("no images here"));
+
+/** Batches of an epoch, and epochs, of every fake training. */
+const kBatches = 4;
+const kEpochs = 3;
+
+/** A host whose models are strings: the file's text, then one "+recipe" per compression. A training counts its steps. */
 class FakeHost implements Host {
   models = new Map<number, string>();
+  datasets = new Map<number, string>();
+  trainings = new Map<number, { from: string; step: number }>();
   log: string[] = [];
   #next = 1;
   /** Calls of compress with the recipe "slow" wait for this. */
   gate = new Promise<void>(() => {});
+  /** Steps that a call of trainStep does. */
+  slice = 3;
+  /** The step that traps. */
+  trapAt = Infinity;
 
   constructor(readonly events: ThreadEvents) {}
 
   start = async (): Promise<Reply<null>> => ({ value: null });
   open = async (files: NamedBlob[]) => this.#add(await files[0]!.blob.text(), "open");
+  create = async (architecture: string, seed: number) => this.#add(`${architecture}#${seed}`, "create");
+  architectures = async (): Promise<Reply<string>> => ({ value: '[{"name":"tiny","summary":"the smallest"}]' });
   check = async (recipe: string): Promise<Reply<string>> => ({ value: recipe });
-  compress = async (model: number, recipe: string) => {
+  compress = async (model: number, recipe: string, _format: string, data: number) => {
     const name = (JSON.parse(recipe) as { name: string }).name;
     this.events.onProgress({ phase: "quantize", item: name, fraction: 0.5 });
     if (name === "slow") await this.gate;
@@ -32,16 +47,86 @@ class FakeHost implements Host {
     if (name === "lost") await this.gate;
     if (name === "trap") return fail("internal", "unreachable", true);
     if (name === "bad") return fail("bad-recipe", "expected 1 to 8, got 9", false);
-    return this.#add(`${this.models.get(model)}+${name}`, `compress ${name}`);
+    const learnt = data ? `(${this.datasets.get(data)})` : "";
+    return this.#add(`${this.models.get(model)}+${name}${learnt}`, `compress ${name}`);
   };
   values = async (): Promise<Reply<Float32Array>> => ({ value: new Float32Array(1) });
+  bytes = async (model: number, exact: boolean): Promise<Reply<string>> => ({
+    value: JSON.stringify({ estimated: !exact, file: this.models.get(model)?.length }),
+  });
+  packed = async (model: number, weight: string): Promise<Reply<Uint8Array>> => ({
+    value: new TextEncoder().encode(`${this.models.get(model)}: ${weight}`),
+  });
   picture = async (): Promise<Reply<never>> => fail("internal", "no pictures here", false);
   write = async (model: number): Promise<Reply<Uint8Array>> => ({
     value: new TextEncoder().encode(this.models.get(model) ?? "no such model"),
   });
-  close = async (model: number): Promise<Reply<null>> => {
-    this.log.push(`close ${this.models.get(model)}`);
-    this.models.delete(model);
+
+  makeData = async (spec: string) => this.#addData((JSON.parse(spec) as { kind: string }).kind);
+  openData = async (files: NamedBlob[]) => this.#addData(await files[0]!.blob.text());
+  samples = async (data: number, indices: Uint32Array) => ({
+    value: {
+      values: new TextEncoder().encode(this.datasets.get(data) ?? "no such data"),
+      labels: Int32Array.from(indices),
+    },
+  });
+
+  cannotRun = async (model: number): Promise<Reply<string>> => ({
+    value: this.models.get(model)?.startsWith("odd") ? "an odd operator" : "",
+  });
+  run = async (_model: number, inputs: string, bytes: Uint8Array[]) => ({ value: { outputs: inputs, data: bytes } });
+  prepare = async (): Promise<Reply<string>> => ({ value: "{}" });
+  evaluate = async (model: number, data: number) => ({
+    value: {
+      report: JSON.stringify({ seen: `${this.models.get(model)} on ${this.datasets.get(data)}` }),
+      indices: new Uint32Array(),
+      predictions: new Int32Array(),
+      confidence: new Float32Array(),
+      confusion: new Uint32Array(),
+    },
+  });
+  compare = async (): Promise<Reply<never>> => fail("internal", "no comparisons here", false);
+  activation = async (): Promise<Reply<never>> => fail("internal", "no activations here", false);
+
+  trainOpen = async (model: number, data: number, choice: string) => {
+    this.log.push("train open");
+    const from = `${this.models.get(model)} on ${this.datasets.get(data)} by ${choice}`;
+    this.trainings.set(this.#next, { from, step: 0 });
+    return { value: this.#next++ };
+  };
+  trainStep = async (training: number, milliseconds: number): Promise<Reply<string>> => {
+    const at = this.trainings.get(training)!;
+    const steps: Partial<TrainProgress>[] = [];
+    for (let i = 0; i < (milliseconds > 0 ? this.slice : 1) && at.step < kBatches * kEpochs; i++) {
+      if (at.step === this.trapAt) return fail("internal", "unreachable", true);
+      const [epoch, batch] = [Math.floor(at.step / kBatches), at.step % kBatches];
+      steps.push({ epoch, batch, batches: kBatches, step: at.step++, done: at.step === kBatches * kEpochs });
+    }
+    this.log.push(`step to ${at.step}`);
+    return { value: JSON.stringify(steps) };
+  };
+  trainModel = async (training: number, which: string) => {
+    const { from, step } = this.trainings.get(training)!;
+    return this.#add(`${which} of ${from} at ${step}`, `train model ${step}`);
+  };
+  trainSave = async (training: number) => {
+    const { step } = this.trainings.get(training)!;
+    this.log.push(`save ${step}`);
+    return { value: new TextEncoder().encode(String(step)) };
+  };
+  trainRestore = async (training: number, saved: Blob): Promise<Reply<null>> => {
+    const step = Number(await saved.text());
+    // What is half taken over shows that the client does not go on with it.
+    this.trainings.get(training)!.step = Number.isNaN(step) ? 999 : step;
+    if (Number.isNaN(step)) return fail("bad-file", "no saved training", false);
+    this.log.push(`restore ${step}`);
+    return { value: null };
+  };
+
+  close = async (held: number, kind: Kind): Promise<Reply<null>> => {
+    const all = { model: this.models, data: this.datasets, training: this.trainings }[kind];
+    this.log.push(kind === "training" ? "close training" : `close ${String(all.get(held))}`);
+    all.delete(held);
     return { value: null };
   };
 
@@ -51,9 +136,15 @@ class FakeHost implements Host {
     this.models.set(model, text);
     return { value: { model, info: JSON.stringify({ name: text }), report: JSON.stringify({ text }) } };
   }
+
+  #addData(text: string) {
+    this.log.push("data");
+    this.datasets.set(this.#next, text);
+    return { value: { data: this.#next++, info: JSON.stringify({ name: text, samples: 10 }) } };
+  }
 }
 
-const fail = (code: "internal" | "bad-recipe", detail: string, fatal: boolean) => ({
+const fail = (code: "internal" | "bad-recipe" | "bad-file", detail: string, fatal: boolean) => ({
   failure: { code, where: "", detail, fatal },
 });
 
@@ -69,6 +160,8 @@ const ports: MessagePort[] = [];
 async function fake(worker = true): Promise<{ engine: Engine; hosts: FakeHost[] }> {
   const hosts: FakeHost[] = [];
   const platform: Platform = {
+    relaxed: false,
+    decode: noImages,
     wasm: async () => ({ bytes: kEmptyModule, source: "test" }),
     thread: async (events) => {
       const host = new FakeHost(events);
@@ -149,6 +242,20 @@ test("a trap in the caller's own thread replaces the module", async () => {
   await expect(model.compress(recipe("trap"))).rejects.toMatchObject({ code: "internal", detail: "unreachable" });
   expect(text(await model.export())).toBe("file");
   expect(hosts).toHaveLength(2);
+});
+
+test("bytes and codes are asked of a model that was made again", async () => {
+  const { engine, hosts } = await fake();
+  const { model: result } = await (await open(engine)).compress(recipe("a"));
+  await expect(result.compress(recipe("trap"))).rejects.toMatchObject({ code: "internal" });
+  expect(text(await result.packed("fc"))).toBe("file+a: fc");
+  expect(await result.bytes()).toEqual({ estimated: false, file: "file+a".length });
+  expect(await result.bytes({ exact: false })).toMatchObject({ estimated: true });
+  expect(hosts).toHaveLength(2);
+  result.dispose();
+  for (const call of [() => result.bytes(), () => result.packed("fc")]) {
+    await expect(call()).rejects.toMatchObject({ code: "bad-data", detail: expect.stringContaining("disposed") });
+  }
 });
 
 test("an ordinary error keeps the thread", async () => {
@@ -274,6 +381,8 @@ test("an error thrown by a progress listener reaches the caller and harms nothin
 
 test("loading can be stopped", async () => {
   const platform = (stop: AbortController): Platform => ({
+    relaxed: false,
+    decode: noImages,
     wasm: async () => {
       stop.abort();
       return { bytes: kEmptyModule, source: "test" };
@@ -288,6 +397,8 @@ test("loading can be stopped", async () => {
 test("a thread that cannot be started is an error of its own, and is tried again", async () => {
   let tries = 0;
   const platform: Platform = {
+    relaxed: false,
+    decode: noImages,
     wasm: async () => ({ bytes: kEmptyModule, source: "test" }),
     thread: () => Promise.reject(new Error(`no threads today (${++tries})`)),
     local: () => Promise.reject(new Error("not reached")),
@@ -322,6 +433,8 @@ test("the caller may change its bytes after open", async () => {
 
 test("a page in the place of the module is named as such", async () => {
   const platform = (bytes: Uint8Array): Platform => ({
+    relaxed: false,
+    decode: noImages,
     wasm: async () => ({ bytes, source: "https://example.org/engine.wasm" }),
     thread: () => Promise.reject(new Error("not reached")),
     local: () => Promise.reject(new Error("not reached")),
@@ -335,4 +448,276 @@ test("a page in the place of the module is named as such", async () => {
   await expect(createLoad(platform(new Uint8Array()))()).rejects.toMatchObject({
     detail: expect.stringContaining("an empty file"),
   });
+});
+
+// --- Data and training -----------------------------------------------------------------------------------------------
+
+/** Ends the session of an engine: what it held is gone. */
+async function lose(engine: Engine): Promise<void> {
+  const model = await open(engine, "victim");
+  await expect(model.compress(recipe("trap"))).rejects.toMatchObject({ code: "internal" });
+  model.dispose();
+}
+
+/** A training of a model on data, of a new engine. */
+async function training(worker = true) {
+  const { engine, hosts } = await fake(worker);
+  const model: Model = await open(engine);
+  const data: Data = await engine.data({ kind: "digits" });
+  return { engine, hosts, model, data, training: await model.train(data, { epochs: 3 }) };
+}
+
+const named = 'file on digits by {"epochs":3}';
+
+test("data are made again from their files or their seed, and freed", async () => {
+  const { engine, hosts } = await fake();
+  const drawn = await engine.data({ kind: "digits", seed: 1 });
+  const bytes = new TextEncoder().encode("1,2,3");
+  const opened = await engine.data([{ name: "a.csv", bytes }]);
+  bytes.fill(0);
+  await lose(engine);
+  expect(text((await opened.samples([0])).values as Uint8Array)).toBe("1,2,3");
+  expect(text((await drawn.samples([0, 9])).values as Uint8Array)).toBe("digits");
+  expect((await drawn.samples(Uint8Array.of(3, 4))).labels).toEqual(Int32Array.of(3, 4));
+  drawn.dispose();
+  await expect(drawn.samples([0])).rejects.toMatchObject({ code: "bad-data", where: "digits" });
+  await engine.check("{}");
+  expect(hosts[1]!.log.at(-1)).toBe("close digits");
+});
+
+test("a place outside of the data is named", async () => {
+  const { engine } = await fake();
+  const data = await engine.data({ kind: "digits" });
+  await expect(data.samples([0, 10])).rejects.toMatchObject({ where: "indices[1]", detail: "expected 0 to 9, got 10" });
+  await expect(data.samples([0.5])).rejects.toMatchObject({ code: "bad-data", where: "indices" });
+  await expect(engine.data([])).rejects.toMatchObject({ code: "bad-data" });
+  await expect(engine.data([{ name: "x", bytes: 5 as never }])).rejects.toMatchObject({ where: "files[0]" });
+});
+
+test("a compression that learnt is made again with its data", async () => {
+  const { engine, hosts } = await fake();
+  const model = await open(engine);
+  const data = await engine.data({ kind: "linear" });
+  const { model: result } = await model.compress(recipe("train"), { data });
+  data.dispose();
+  await lose(engine);
+  expect(text(await result.export())).toBe("file+train(linear)");
+  // The data are gone again, the model is not.
+  expect(hosts[1]!.log).toEqual(["open", "data", "compress train", "close linear"]);
+});
+
+test("a model that was created is made again from its name and seed", async () => {
+  const { engine } = await fake();
+  const model = await engine.create("tiny", { seed: 7 });
+  await lose(engine);
+  expect(text(await model.export())).toBe("tiny#7");
+  expect(await engine.architectures()).toEqual([{ name: "tiny", summary: "the smallest" }]);
+  await expect(engine.create("tiny", { seed: -1 })).rejects.toMatchObject({ code: "bad-data", where: "seed" });
+});
+
+test("training gives every batch's progress and stands at its end", async () => {
+  const { training: it, hosts } = await training();
+  const seen: number[] = [];
+  const last = await it.run({ onProgress: ({ step }) => seen.push(step) });
+  expect(seen).toEqual(Array.from({ length: 12 }, (_, step) => step));
+  expect(last).toMatchObject({ step: 11, done: true });
+  expect(it.progress).toEqual(last);
+  // After the slices in which an epoch ended: steps 4, 8 and 12 are in those that end at 6, 9 and 12.
+  expect(hosts[0]!.log.filter((line) => line.startsWith("save"))).toEqual(["save 6", "save 9", "save 12"]);
+  // Run again, there is nothing to do.
+  expect(await it.run()).toEqual(last);
+  expect(text(await (await it.model()).export())).toBe(`best of ${named} at 12`);
+});
+
+for (const worker of [true, false]) {
+  test(`a pause loses nothing, and the thread goes on (${worker ? "worker" : "same thread"})`, async () => {
+    const { training: it, hosts } = await training(worker);
+    const stop = new AbortController();
+    const paused = await it.run({ signal: stop.signal, onProgress: ({ step }) => step === 4 && stop.abort() });
+    expect(paused).toMatchObject({ step: 5, done: false });
+    expect(hosts).toHaveLength(1);
+    const seen: number[] = [];
+    await it.run({ onProgress: ({ step }) => seen.push(step) });
+    expect(seen).toEqual([6, 7, 8, 9, 10, 11]);
+  });
+}
+
+test("a training in a lost thread goes on where it was, its models too", async () => {
+  const { engine, training: it, hosts } = await training();
+  hosts[0]!.slice = 5;
+  const stop = new AbortController();
+  await it.run({ signal: stop.signal, onProgress: () => stop.abort() });
+  const model = await it.model("current");
+  await lose(engine);
+  const seen: number[] = [];
+  await it.run({ onProgress: ({ step }) => seen.push(step) });
+  expect(seen).toEqual([5, 6, 7, 8, 9, 10, 11]);
+  expect(hosts[1]!.log.slice(0, 4)).toEqual(["open", "data", "train open", "restore 5"]);
+  // The model is that of its time, whatever the training did since.
+  await lose(engine);
+  expect(text(await model.export())).toBe(`current of ${named} at 5`);
+});
+
+test("steps since the last save are done again, one by one, before the trained weights are given", async () => {
+  const { engine, training: it, hosts } = await training();
+  Object.assign(hosts[0]!, { slice: 1, trapAt: 6 });
+  await expect(it.run()).rejects.toMatchObject({ code: "internal" });
+  expect(it.progress).toMatchObject({ step: 5 });
+  expect(text(await (await it.model("current")).export())).toBe(`current of ${named} at 6`);
+  expect(hosts[1]!.log).toContain("restore 4");
+  expect(await it.run()).toMatchObject({ step: 11, done: true });
+  engine.close();
+  await expect(it.run()).resolves.toMatchObject({ done: true });
+  await expect(it.save()).rejects.toMatchObject({ code: "cancelled" });
+});
+
+test("what a training learns from may be disposed of", async () => {
+  const { engine, training: it, model, data, hosts } = await training();
+  model.dispose();
+  data.dispose();
+  await lose(engine);
+  await it.run();
+  expect(hosts[1]!.log.slice(0, 5)).toEqual(["open", "data", "train open", "close file", "close digits"]);
+});
+
+test("other calls come between two slices of a training", async () => {
+  const { training: it, model, data } = await training();
+  const order: string[] = [];
+  const running = it.run({ onProgress: ({ step }) => order.push(String(step)) }).then(() => order.push("trained"));
+  for (const round of [1, 2]) await model.evaluate(data).then(() => order.push(`evaluated ${round}`));
+  await running;
+  expect(order.indexOf("evaluated 2")).toBeLessThan(order.indexOf("11"));
+  expect(order.at(-1)).toBe("trained");
+});
+
+test("a training that waits behind another call is paused at once", async () => {
+  const { training: it, model } = await training();
+  const first = new AbortController();
+  await it.run({ signal: first.signal, onProgress: () => first.abort() });
+  const stop = new AbortController();
+  const slow = model.compress(recipe("slow"), { signal: stop.signal });
+  const pause = new AbortController();
+  const running = it.run({ signal: pause.signal });
+  pause.abort();
+  expect(await running).toMatchObject({ step: 2 });
+  stop.abort();
+  await expect(slow).rejects.toMatchObject({ code: "cancelled" });
+  expect(await it.run()).toMatchObject({ done: true });
+});
+
+test("saved bytes go into another engine's training, and others are refused without a trace", async () => {
+  const first = await training();
+  const stop = new AbortController();
+  await first.training.run({ signal: stop.signal, onProgress: () => stop.abort() });
+  const saved = await first.training.save();
+  first.engine.close();
+  const { training: it, hosts } = await training();
+  await it.restore(saved);
+  await expect(it.restore(new TextEncoder().encode("a picture"))).rejects.toMatchObject({ code: "bad-file" });
+  const seen: number[] = [];
+  await it.run({ onProgress: ({ step }) => seen.push(step) });
+  expect(seen).toEqual([3, 4, 5, 6, 7, 8, 9, 10, 11]);
+  expect(hosts).toHaveLength(1);
+});
+
+test("one training does not run twice at once, and nothing is put under it", async () => {
+  const { training: it } = await training();
+  const running = it.run();
+  await expect(it.run()).rejects.toMatchObject({ code: "bad-data", detail: expect.stringContaining("running") });
+  await expect(it.restore(new Uint8Array(1))).rejects.toMatchObject({ code: "bad-data" });
+  await running;
+  await expect(it.model("newest" as never)).rejects.toMatchObject({ code: "bad-data", where: "which" });
+});
+
+test("a training is freed by dispose, and a run of it ends", async () => {
+  const { engine, training: it, hosts } = await training();
+  const running = it.run();
+  it.dispose();
+  await expect(running).rejects.toMatchObject({ code: "bad-data", detail: expect.stringContaining("disposed") });
+  await engine.check("{}");
+  expect(hosts[0]!.log.at(-1)).toBe("close training");
+});
+
+test("stopped before its first batch, a training has nothing to show", async () => {
+  const { training: it } = await training();
+  await expect(it.run({ signal: AbortSignal.abort() })).rejects.toMatchObject({ code: "cancelled" });
+  expect(it.progress).toBeNull();
+});
+
+test("models and data of another engine, or neither, are refused", async () => {
+  const one = await training();
+  const { engine } = await fake();
+  const model = await open(engine);
+  await expect(model.evaluate(one.data)).rejects.toMatchObject({ code: "bad-data", where: "data" });
+  await expect(model.evaluate(model as never)).rejects.toMatchObject({ code: "bad-data", where: "data" });
+  await expect(model.compare(one.model, one.data)).rejects.toMatchObject({ code: "bad-data", where: "other" });
+  await expect(model.train(undefined as never)).rejects.toMatchObject({ code: "bad-data", where: "data" });
+  one.engine.close();
+});
+
+test("tensors cross with their bytes, and wrong ones are named", async () => {
+  const { engine } = await fake();
+  const model = await open(engine);
+  expect(await model.cannotRun()).toBeNull();
+  expect(await (await open(engine, "odd")).cannotRun()).toBe("an odd operator");
+  const ids = { dtype: "int64", shape: [2], data: BigInt64Array.of(1n, -2n) };
+  // A part of a larger array, at an odd place.
+  const x = { dtype: "float32", shape: [1, 3], data: Float32Array.of(9, 1, 2, 3, 9).subarray(1, 4) };
+  expect(await model.run({ ids, x })).toEqual({ ids, x: { ...x, data: Float32Array.of(1, 2, 3) } });
+  const wrong: [object, RegExp][] = [
+    [{ ...x, shape: [2, 2] }, /4 elements, data has 3/],
+    [{ ...x, dtype: "float64" }, /Float64Array for float64, got Float32Array/],
+    [{ ...x, dtype: "real" }, /unknown dtype "real"/],
+    [{ ...x, data: [1, 2, 3] }, /got Array/],
+    [{ ...x, shape: [-1, -3] }, /whole numbers/],
+  ];
+  for (const [tensor, message] of wrong) {
+    await expect(model.run({ x: tensor as never })).rejects.toMatchObject({
+      code: "bad-data",
+      where: 'inputs["x"]',
+      detail: expect.stringMatching(message),
+    });
+  }
+});
+
+test("a training that nobody holds any more is freed with its garbage", async () => {
+  const { engine, hosts } = await fake();
+  const forget = async () => {
+    const it = await (await open(engine)).train(await engine.data({ kind: "digits" }));
+    await it.run();
+  };
+  await forget();
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  await expect.poll(() => (collect(), hosts[0]!.log)).toContain("close training");
+  await expect.poll(() => (collect(), hosts[0]!.log)).toContain("close digits");
+});
+
+test("the build is chosen by what the machine has, and the strict one stands in", async () => {
+  const relaxedHere = hasRelaxedSimd();
+  const asked: string[] = [];
+  const platform = (relaxed: boolean, missing = false): Platform => ({
+    relaxed,
+    decode: noImages,
+    wasm: async (_options, build) => {
+      asked.push(build);
+      if (missing && build === "relaxed") throw new Error("404");
+      return { bytes: kEmptyModule, source: "test" };
+    },
+    thread: () => Promise.reject(new Error("not reached")),
+    local: async (events) => new FakeHost({ ...events, onLost: () => {} }),
+  });
+  const builds = async (options: object, from: Platform) => {
+    asked.length = 0;
+    (await createLoad(from)({ worker: false, ...options })).close();
+    return [...asked];
+  };
+  expect(await builds({ arithmetic: "strict" }, platform(true))).toEqual(["strict"]);
+  expect(await builds({}, platform(false))).toEqual(["strict"]);
+  expect(await builds({}, platform(true))).toEqual([relaxedHere ? "relaxed" : "strict"]);
+  expect((await builds({}, platform(true, true))).at(-1)).toBe("strict");
+  expect(await builds({ wasmUrl: "elsewhere.wasm", arithmetic: "relaxed" }, platform(true))).toEqual(["strict"]);
+  const relaxed = createLoad(platform(false))({ arithmetic: "relaxed" });
+  await expect(relaxed).rejects.toMatchObject({ code: "unsupported", where: "arithmetic" });
+  await expect(createLoad(platform(true))({ arithmetic: "fast" as never })).rejects.toMatchObject({ code: "bad-data" });
 });

@@ -80,7 +80,7 @@ describe.each([
     const opened = take(engine.open(files, listener));
     files.delete();
     take(engine.describe(opened));
-    const result = take(engine.compress(opened, JSON.stringify({ version: 1, steps }), "", listener));
+    const result = take(engine.compress(opened, JSON.stringify({ version: 1, steps }), "", 0, "", listener));
     take(engine.write(result.model, "", listener));
     // WebAssembly memory never shrinks: its size is the peak.
     expect(memory!.buffer.byteLength / file.length).toBeLessThan(2.5);

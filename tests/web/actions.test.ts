@@ -207,3 +207,21 @@ test("unticking a layer takes it out of the run", async () => {
   expect(state.shown.value?.report.weights.find(({ name }) => name === "fc1.weight")?.sqnr_db).toBeNull();
   expect(state.layers.value.find(({ info }) => info.name === "fc1.weight")?.on).toBe(false);
 });
+
+test("the byte meter is estimated with every run and counted when the page has come to rest", async () => {
+  const counts: [number, boolean][] = [];
+  const stop = state.meter.subscribe((now) => now && counts.push([now.bytes.file, now.compressed !== null]));
+  actions.setStep(1, { bits: 4 });
+  await actions.settled();
+  expect(state.meter.value).toMatchObject({ side: state.side.value, compressed: null });
+  await vi.waitFor(() => expect(state.meter.value!.compressed).not.toBeNull());
+  stop();
+  // gzip of the four-byte values that the fake engine packs: as Node's own stream has it.
+  const { gzipSync } = await import("node:zlib");
+  const { name } = state.meter.value!.bytes.weights[0];
+  const { gzip } = state.meter.value!.compressed!.get(name)!;
+  const packed = await actions.models().result!.model.packed(name);
+  expect(Math.abs(gzip! / gzipSync(packed).length - 1)).toBeLessThan(0.02);
+  expect(counts.at(-1)).toEqual([state.meter.value!.bytes.file, true]);
+  expect(counts.at(-2)).toEqual([state.meter.value!.bytes.file, false]);
+});

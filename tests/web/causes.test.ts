@@ -1,7 +1,16 @@
 // The sentences say what the report says.
 import { beforeEach, expect, test } from "vitest";
-import type { Report, WeightInfo, WeightReport } from "../../wasm/src/types";
-import { causesOfFile, causesOfLayer, restOf } from "../../web/src/causes";
+import type {
+  ActivationError,
+  Comparison,
+  Evaluation,
+  Report,
+  WeightBytes,
+  WeightInfo,
+  WeightReport,
+} from "../../wasm/src/types";
+import { causesOfBehaviour, moreWrong, uncertainty, wrongMore } from "../../web/src/behaviour/causes";
+import { causesOfBytes, causesOfFile, causesOfLayer, restOf } from "../../web/src/causes";
 import { language } from "../../web/src/language";
 
 beforeEach(() => void (language.value = "en"));
@@ -25,6 +34,7 @@ const exact: WeightReport = {
   granularity: null,
   group_size: null,
   scales: 0,
+  clusters: null,
   before: statistics,
   after: statistics,
   mse: 0,
@@ -62,7 +72,7 @@ test("40 dB is an error of 1 % of the weights' size, 20 dB of 10 %", () => {
 
 test("zeros are said to save nothing", () => {
   expect(texts({ ...int8, after: { ...statistics, sparsity: 0.7 } })).toContain(
-    "70 % zeros save 0 bytes in .onnx: it stores zeros like any other number.",
+    "70 % zeros save 0 bytes in .onnx: it stores zeros like any other number. A .nib file does not.",
   );
 });
 
@@ -81,6 +91,40 @@ test("codes that the file cannot hold are named with what they would take", () =
   expect(texts(three).join()).toContain("1.50 KB");
   const float = { ...three, stored: "float32", note: "opset 9 has no per-channel scales" };
   expect(texts(float)).toContain("Stored as float32: opset 9 has no per-channel scales.");
+});
+
+test("what coding makes of a weight is said by its own numbers", () => {
+  const of = {
+    name: "w",
+    dense: 16000,
+    codes: 4000,
+    scales: 4,
+    entropy: 450,
+    huffman: 700,
+    huffman_index: 300,
+    rans: 455,
+    cabac: 405,
+    parts: { significance: 300, sign: 50, magnitude: 45, remainder: 10 },
+    nib: 410,
+    coder: "cabac" as const,
+  };
+  const said = (changed: Partial<WeightBytes>): string[] =>
+    causesOfBytes({ ...of, ...changed }, 4000).map(({ text }) => text);
+  expect(said({})).toEqual([
+    "A level holds 0.9 bits of news: below one bit, a code word for each level wastes part of its bit.",
+    "The arithmetic coder is 10 % below the entropy: neighbours tell something about each level.",
+    "Most of its bits in a .nib file say “zero or not”: 74 % of 405 B.",
+  ]);
+  expect(said({ entropy: 3000, cabac: 2990, parts: null })).toEqual([]);
+  expect(said({ entropy: null })).toEqual([]);
+});
+
+test("a codebook that the file has no type for is said to be a matter of the format", () => {
+  const shared = { ...exact, bits: 4, clusters: 16, sqnr_db: 30 };
+  expect(texts(shared)).toContain(
+    "Stored as float32: .onnx has no codebooks. In a .nib file each weight is a code of 4 bits or fewer.",
+  );
+  expect(texts({ ...shared, clusters: null })).toHaveLength(1);
 });
 
 test("weights that are no numbers are counted", () => {
@@ -111,4 +155,87 @@ test("a file that holds rounded weights as floats is not blamed on the graph", (
 
 test("what is not weights is the rest of the file", () => {
   expect(restOf(report(16100, 4104, [int8]))).toBe(100);
+});
+
+// --- What the model does ---------------------------------------------------------------------------------------------
+
+const activation = (weight: string, sqnr_db: number | null): ActivationError => ({
+  name: `${weight}.out`,
+  node: weight,
+  op: "Gemm",
+  weights: weight ? [weight] : [],
+  shape: [10],
+  mse: 0,
+  sqnr_db,
+  max_abs_error: 0,
+  cosine: 1,
+});
+const comparison = (before: number, after: number, flipped: number, activations: ActivationError[], samples = 1000) =>
+  ({
+    before: { accuracy: before, samples } as Evaluation,
+    after: { accuracy: after, samples } as Evaluation,
+    activations,
+    agreement: 1 - flipped / samples,
+    flipped: new Uint32Array(flipped),
+  }) as Comparison;
+const ran = (weights: [string, number | null][], kind = "quantize"): Report =>
+  ({
+    weights: weights.map(([name, sqnr_db]) => ({ name, sqnr_db })),
+    recipe: { steps: [{ kind }] },
+  }) as unknown as Report;
+const said = (...args: Parameters<typeof causesOfBehaviour>): string[] =>
+  causesOfBehaviour(...args).map(({ text }) => text);
+
+test("a fall of accuracy is counted in points and samples, and the layer that suffers most is named", () => {
+  const causes = said(
+    comparison(0.98, 0.86, 150, [activation("fc1", 14), activation("fc2", 11)]),
+    ran([
+      ["fc1", 16],
+      ["fc2", 30],
+    ]),
+  );
+  expect(causes[0]).toBe(
+    "Accuracy fell 12 points (120 more samples wrong); of all layers, what comes out of fc2 suffers most: 11.0 dB.",
+  );
+  expect(causes[1]).toBe("The first layer whose output falls below 20 dB is fc1 (14.0 dB); its weights have 16.0 dB.");
+  expect(causes[2]).toBe(
+    "fc2 has good weights (30.0 dB) and bad output (11.0 dB): its error comes from the layers before it.",
+  );
+});
+
+test("where nothing flips that is said, and how far the output is from trouble", () => {
+  expect(said(comparison(0.995, 0.995, 0, [activation("fc1", 41)]), ran([["fc1", 44]]))).toEqual([
+    "Nothing flipped: all 1,000 samples keep the class they had.",
+    "Every activation stays above 20 dB; the last one has 41.0 dB.",
+  ]);
+});
+
+test("a rise is called chance, or training where the recipe trains", () => {
+  expect(said(comparison(0.97, 0.98, 30, []), ran([]))[0]).toContain("flip the right way");
+  expect(said(comparison(0.97, 0.98, 30, []), ran([], "train"))[0]).toContain("the recipe trains");
+  expect(said(comparison(0.97, 0.97, 30, []), ran([]))[0]).toContain("as many for the better");
+});
+
+test("few samples are said to know little: 1.96 standard deviations of a share", () => {
+  expect(uncertainty(0.9, 100)).toBeCloseTo(0.0588, 4);
+  expect(said(comparison(0.9, 0.9, 0, [], 100), ran([]))).toContain(
+    "100 samples tell accuracy to about ± 5.9 points; a smaller change may be chance.",
+  );
+});
+
+test("wrong samples are counted in whole ones", () => {
+  expect([0, 1, 5, -1, -5].map(wrongMore)).toEqual([
+    "as many wrong as before",
+    "1 more sample wrong",
+    "5 more samples wrong",
+    "1 fewer sample wrong",
+    "5 fewer samples wrong",
+  ]);
+  expect(moreWrong(comparison(0.9333333, 0.9, 0, [], 30))).toBe(1);
+});
+
+test("the same is said in Chinese", () => {
+  language.value = "zh";
+  const causes = said(comparison(0.98, 0.86, 150, [activation("fc1", 14)]), ran([["fc1", 16]]));
+  expect(causes[0]).toBe("准确率下降 12 个百分点（多错 120 个样本）；各层中 fc1 的输出受损最重：14.0 dB。");
 });

@@ -220,6 +220,117 @@ describe("pruning", () => {
   });
 });
 
+describe("learning", () => {
+  /** Slope by trying. */
+  const slope = (f: (x: number) => number, x: number): number => (f(x + 1e-5) - f(x - 1e-5)) / 2e-5;
+
+  test("the valley's slope is its slope, and its left minimum is the deeper one", () => {
+    for (const x of [-2, -0.4, 0, 0.9, 1.7]) expect(m.valleySlope(x)).toBeCloseTo(slope(m.valley, x), 8);
+    const lowest = (from: number, to: number): number =>
+      Math.min(...Array.from({ length: 1001 }, (_, i) => m.valley(from + ((to - from) * i) / 1000)));
+    expect(lowest(-2.2, 0)).toBeLessThan(lowest(0.5, 2.2) - 0.5);
+  });
+
+  test("on a parabola plain descent shrinks by 1 - 2 rate a step, and flies away beyond rate 1", () => {
+    const path = m.descend((x) => 2 * x, 1, 0.1, 5, "sgd");
+    path.forEach((x, i) => expect(x).toBeCloseTo(0.8 ** i, 12));
+    expect(m.descend((x) => 2 * x, 1, 1.5, 200, "sgd").length).toBeLessThan(201);
+  });
+
+  test("momentum's first steps on a straight slope are 1, 1.9 and 2.71 rates long", () => {
+    const [a, b, c, d] = m.descend(() => 1, 0, 1, 3, "momentum") as [number, number, number, number];
+    expect([a - b, b - c, c - d].map((step) => Number(step.toFixed(12)))).toEqual([1, 1.9, 2.71]);
+  });
+
+  test("Adam steps by its rate, however steep the slope is", () => {
+    for (const steepness of [1e-3, 1, 1e3]) {
+      const path = m.descend(() => steepness, 0, 0.25, 4, "adam");
+      path.forEach((x, i) => expect(x).toBeCloseTo(-0.25 * i, 4));
+    }
+  });
+
+  test("the lesson's task can be done, and not by plain descent at its starting rate", () => {
+    const end = (rate: number, optimizer: m.Optimizer): number =>
+      m.descend(m.valleySlope, 1.9, rate, 60, optimizer).at(-1)!;
+    expect(end(0.05, "sgd")).toBeGreaterThan(1);
+    expect(end(0.2, "momentum")).toBeLessThan(-0.7);
+    expect(end(1.4, "adam")).toBeLessThan(-0.7);
+  });
+
+  test("the chain rule agrees with trying each number", () => {
+    const [x, w, c, t] = [2, 1.5, -1, -2];
+    const now = m.chain(x, w, c, t);
+    expect(now.dw).toBeCloseTo(
+      slope((v) => m.chain(x, v, c, t).loss, w),
+      6,
+    );
+    expect(now.dx).toBeCloseTo(
+      slope((v) => m.chain(v, w, c, t).loss, x),
+      6,
+    );
+    expect(now.dc).toBeCloseTo(
+      slope((v) => m.chain(x, w, v, t).loss, c),
+      6,
+    );
+    expect([now.a, now.b, now.loss]).toEqual([3, 2, 16]);
+  });
+
+  test("fine-tuning with a mask repairs most of the damage and keeps the zeros; without one they grow back", () => {
+    const { x, y } = m.regressionData(80, 18, 7);
+    const all = new Array<boolean>(18).fill(true);
+    const trained = m.fineTune(x, y, new Array<number>(18).fill(0), all, 600, 0.05);
+    const keep = m.dropSmallest(trained.weights, 9);
+    const pruned = trained.weights.map((w, i) => (keep[i] ? w : 0));
+    const tuned = m.fineTune(x, y, pruned, keep, 60, 0.05);
+    const [before, damaged, after] = [trained.losses.at(-1)!, tuned.losses[0]!, tuned.losses.at(-1)!];
+    expect(damaged).toBeGreaterThan(before * 10);
+    expect((damaged - after) / (damaged - before)).toBeGreaterThan(0.75);
+    expect(tuned.weights.filter((w) => w === 0)).toHaveLength(9);
+    expect(m.fineTune(x, y, pruned, all, 60, 0.05).weights.filter((w) => w === 0)).toHaveLength(0);
+    // Descent with a rate that is small enough never goes up.
+    tuned.losses.forEach((loss, i) => expect(loss).toBeLessThanOrEqual(tuned.losses[Math.max(0, i - 1)]!));
+  });
+
+  test("Chebyshev polynomials are cosines of multiples of an angle", () => {
+    for (const angle of [0.1, 1, 2.5])
+      m.chebyshev(Math.cos(angle), 7).forEach((value, k) => expect(value).toBeCloseTo(Math.cos(k * angle), 12));
+  });
+
+  test("a fit goes through as many points as it has numbers, and finds the polynomial that made them", () => {
+    const x = [-0.9, -0.5, -0.1, 0.2, 0.4, 0.7, 0.95];
+    const y = x.map((v) => 1 - 2 * v + 0.5 * v ** 3);
+    const fit = m.polynomialFit(x, y, 3);
+    expect(m.polynomialError(fit, x, y)).toBeLessThan(1e-12);
+    expect(m.polynomialAt(fit, 0.33)).toBeCloseTo(1 - 0.66 + 0.5 * 0.33 ** 3, 10);
+    const noisy = m.bell(7, 3);
+    expect(m.polynomialError(m.polynomialFit(x, noisy, 6), x, noisy)).toBeLessThan(1e-9);
+    // The residual of a least squares fit is orthogonal to every polynomial of its degree.
+    const line = m.polynomialFit(x, noisy, 1);
+    const rest = x.map((v, i) => noisy[i]! - m.polynomialAt(line, v));
+    expect(rest.reduce((sum, r) => sum + r, 0)).toBeCloseTo(0, 10);
+    expect(rest.reduce((sum, r, i) => sum + r * x[i]!, 0)).toBeCloseTo(0, 10);
+  });
+
+  test("more degrees never fit the training points worse", () => {
+    const x = m.bell(14, 8, 0.4).map((v) => Math.max(-1, Math.min(1, v)));
+    const y = m.bell(14, 9);
+    const errors = Array.from({ length: 11 }, (_, i) => m.polynomialError(m.polynomialFit(x, y, i + 1), x, y));
+    errors.forEach((error, i) => expect(error).toBeLessThanOrEqual((errors[i - 1] ?? Infinity) + 1e-9));
+  });
+
+  test("the network learns the moons; 8 bits keep what it does, 1 bit does not", () => {
+    const { points, classes } = m.moons(160, 5);
+    const test = m.moons(200, 77);
+    const net = m.trainNet([2, 8, 8, 1], points, classes, 200, 3);
+    const accuracy = (of: m.Net): number => m.netAccuracy(of, test.points, test.classes);
+    expect(accuracy(net)).toBeGreaterThan(0.93);
+    expect(Math.abs(accuracy(m.quantizeNet(net, [8, 8, 8])) - accuracy(net))).toBeLessThan(0.011);
+    expect(accuracy(m.quantizeNet(net, [1, 1, 1]))).toBeLessThan(accuracy(net) - 0.05);
+    // The lesson's task: 10 bits in all, 2 points.
+    expect(accuracy(m.quantizeNet(net, [4, 4, 2]))).toBeGreaterThan(accuracy(net) - 0.02);
+  });
+});
+
 test("the streams repeat for one seed and differ for another", () => {
   expect(m.bell(5, 1)).toEqual(m.bell(5, 1));
   expect(m.bell(5, 1)).not.toEqual(m.bell(5, 2));

@@ -62,6 +62,24 @@ const kSides: Record<string, r.Side> = {
       },
     ],
   },
+  training: {
+    seed: 1,
+    steps: [
+      { ...r.pruneDraft(), on: true, layers: { exclude: ["fc2.weight"] } },
+      { ...r.quantizeDraft(), bits: 3 },
+      {
+        ...r.trainDraft(),
+        choice: {
+          ...r.firstChoice(),
+          optimizer: "sgd",
+          learning_rate: 0.05,
+          momentum: 0.8,
+          clip_norm: 1,
+          keep_grids: false,
+        },
+      },
+    ],
+  },
   "three steps": {
     seed: 0,
     steps: [
@@ -141,11 +159,14 @@ test("layers go into the command when all steps share them", () => {
   expect(readBack(r.commandOf(r.recipeOf(side), "m.onnx", "onnx")).recipe).toEqual(r.recipeOf(side));
 });
 
-test.each(["channels", "three steps"])("a recipe that flags cannot spell goes in as JSON: %s", (name) => {
+test.each(["channels", "three steps", "training"])("a recipe that flags cannot spell goes in as JSON: %s", (name) => {
   const side = kSides[name]!;
   const recipe = { ...r.recipeOf(side), ...(name === "channels" && { steps: side.steps.map(r.stepOf) }) };
   const command = r.commandOf(recipe, "m.onnx", "onnx");
-  const [, json] = /^echo '(.*)' \| npx nibble-nn compress m\.onnx --recipe - -o m\.small\.onnx$/.exec(command)!;
+  const [, json] = /^echo '(.*)' \| npx nibble-nn compress m\.onnx --recipe -(?: --data DATA)? -o m\.small\.onnx$/.exec(
+    command,
+  )!;
+  expect(command.includes("--data")).toBe(name === "training");
   expect(JSON.parse(json!)).toEqual(recipe);
 });
 
@@ -216,4 +237,113 @@ test("the result's name ends in what it is", () => {
   expect(r.smallName("model.onnx", "onnx")).toBe("model.small.onnx");
   expect(r.smallName("model.pb", "onnx")).toBe("model.pb.small.onnx");
   expect(r.smallName("weights", "safetensors")).toBe("weights.small.safetensors");
+});
+
+test("a training is kept as it came, without what belongs to another optimizer or schedule", () => {
+  const recipe: Recipe = {
+    version: 1,
+    seed: 0,
+    steps: [
+      { kind: "train", epochs: 7, optimizer: "sgd", momentum: 0.5, schedule: "constant", patience: 2, warmup: 1 },
+    ],
+  };
+  const side = r.sideOf(recipe);
+  expect(r.recipeOf(side)).toEqual(recipe);
+  const [draft] = side.steps as [r.TrainDraft];
+  const other = { ...draft, choice: { ...draft.choice, optimizer: "adam" as const, step_epochs: 3 } };
+  expect(r.stepOf(other)).not.toHaveProperty("momentum");
+  expect(r.stepOf(other)).not.toHaveProperty("step_epochs");
+});
+
+test("training stands after what the form adds, and no layer can be taken out of it", () => {
+  const { side } = r.placeOf("#train=epochs:2,learning_rate:0.01,bits:3,optimizer:newton");
+  expect(side!.steps.map(({ kind, on }) => [kind, on])).toEqual([
+    ["prune", false],
+    ["quantize", false],
+    ["train", true],
+  ]);
+  expect(r.recipeOf(side!).steps[0]).toEqual({ kind: "train", ...r.firstChoice(), epochs: 2, learning_rate: 0.01 });
+  expect(r.learns(side!)).toBe(true);
+  expect(r.learns(r.withoutLearning(side!))).toBe(false);
+  const names = ["a", "b"];
+  const on = { ...side!, steps: side!.steps.map((step) => ({ ...step, on: true })) };
+  const without = r.withLayer(on, "a", false, names);
+  expect(without.steps.map(({ layers }) => layers.exclude ?? [])).toEqual([["a"], ["a"], []]);
+  expect(r.takesPart(without, "a")).toBe(false);
+  expect(r.takesPart(without, "b")).toBe(true);
+  expect(r.withOwnBits(on, "b", 2).steps.map(({ kind }) => kind)).toEqual(["prune", "quantize", "quantize", "train"]);
+});
+
+test("the address keeps data that are made from a seed, and the part of the page that is looked at", () => {
+  const side = r.firstSide();
+  const hash = r.hashOf({ side, data: { kind: "digits", seed: 7, n: 500 }, view: "train" });
+  expect(r.placeOf(hash)).toMatchObject({ data: { kind: "digits", seed: 7, n: 500 }, view: "train" });
+  expect(r.placeOf(r.hashOf({ side, data: "none", view: "layer" }))).toEqual({ side, data: "none" });
+  expect(r.placeOf("#data=digits,n:1e9,seed:-3&view=elsewhere")).toEqual({
+    side: null,
+    data: { kind: "digits", seed: 1, n: 2000 },
+    view: undefined,
+  });
+  expect(r.placeOf("#data=letters").data).toBeUndefined();
+});
+
+test("shared values and coding keep their place, their fields and their address", () => {
+  const recipe: Recipe = {
+    version: 1,
+    seed: 3,
+    steps: [
+      { kind: "prune", sparsity: 0.7, scope: "layer", criterion: "magnitude", pattern: "unstructured" },
+      { kind: "cluster", bits: 5, initial: "density", layers: { exclude: ["b"] } },
+      { kind: "encode", coder: "rans", lambda: 1e-8, importance: "hessian", quantized_form: false },
+    ],
+  };
+  const side = r.sideOf(recipe);
+  expect(r.recipeOf(side)).toEqual(recipe);
+  const again = r.placeOf(r.hashOf({ side })).side!;
+  expect(r.recipeOf(again)).toEqual(recipe);
+  expect(again.steps.map(({ kind }) => kind)).toEqual(["prune", "cluster", "quantize", "encode"]);
+  // What only counts with a lambda is not said without one.
+  const free = { ...side, steps: side.steps.map((step) => (step.kind === "encode" ? { ...step, lambda: 0 } : step)) };
+  expect(r.recipeOf(free).steps[2]).toEqual({ kind: "encode", coder: "rans", quantized_form: false });
+  expect([r.learns(side), r.learns(free)]).toEqual([true, false]);
+  expect(r.withoutLearning(side).steps.map(({ kind }) => kind)).toEqual(["prune", "cluster"]);
+  expect(r.takesPart(side, "b")).toBe(true);
+  expect(r.placeOf("#cluster=bits:9,initial:best&encode=lambda:2,coder:zip").side!.steps.slice(1)).toEqual([
+    r.clusterDraft(),
+    { ...r.quantizeDraft(), on: false },
+    r.encodeDraft(),
+  ]);
+});
+
+test("steps are put where they belong, and shared values take the place of grids", () => {
+  const grown = [r.encodeDraft(), r.trainDraft(), r.clusterDraft()].reduce(r.withStep, r.firstSide());
+  expect(grown.steps.map(({ kind, on }) => [kind, on])).toEqual([
+    ["prune", false],
+    ["quantize", false],
+    ["cluster", true],
+    ["train", true],
+    ["encode", true],
+  ]);
+  // Bits of a layer's own come before what must follow quantizing.
+  expect(r.withOwnBits(r.withStep(r.firstSide(), r.encodeDraft()), "a", 2).steps.map(({ kind }) => kind)).toEqual([
+    "prune",
+    "quantize",
+    "quantize",
+    "encode",
+  ]);
+});
+
+test("the command of a recipe that says how to code writes a .nib file, with data where it needs them", () => {
+  const coded = r.withStep(r.firstSide(), r.encodeDraft());
+  expect(r.commandOf(r.recipeOf(coded), "m.onnx", "onnx")).toMatch(/ --recipe - -o m\.small\.nib$/);
+  const weighed = r.withStep(r.firstSide(), { ...r.encodeDraft(), lambda: 1e-8, importance: "diagonal" });
+  expect(r.commandOf(r.recipeOf(weighed), "m.nib", "onnx", "d.npz")).toMatch(/ --data d\.npz -o m\.small\.nib$/);
+});
+
+test("the command names the data that a training learns from", () => {
+  const recipe = r.recipeOf(kSides.training!);
+  expect(r.dataName({ kind: "digits", seed: 3, n: 500 })).toBe("digits:seed=3,n=500");
+  expect(r.dataName({ kind: "files", names: ["a b.npz", "c.npz"] })).toBe("'a b.npz,c.npz'");
+  expect(r.dataName({ kind: "files", names: ["mine/cat/1.png", "mine/dog/2.png"] })).toBe("mine");
+  expect(r.commandOf(recipe, "m.onnx", "onnx", "digits:seed=3,n=500")).toContain(" --data digits:seed=3,n=500 -o ");
 });

@@ -1,17 +1,19 @@
 // Every word is there in both languages and fits its places.
 import { expect, test } from "vitest";
-import { bytes, percent, real } from "../../web/src/format";
+import { behaviourWords } from "../../web/src/behaviour/words";
+import { accuracy, bytes, percent, points, real } from "../../web/src/format";
 import { language } from "../../web/src/language";
 import { allWords, t } from "../../web/src/words";
 
 const places = (text: string): string[] => [...text.matchAll(/\{\w+\}/g)].map(([place]) => place).sort();
 
 test("every text is there in both languages, with the same places", () => {
-  const wrong = Object.entries(allWords)
+  const wrong = [...Object.entries(allWords), ...Object.entries(behaviourWords)]
     .filter(([, { en, zh }]) => !en.trim() || !zh.trim() || places(zh).join() !== places(en).join())
     .map(([key]) => key);
   expect(wrong).toEqual([]);
   expect(Object.keys(allWords).length).toBeGreaterThan(100);
+  expect(Object.keys(behaviourWords).length).toBeGreaterThan(100);
 });
 
 test("texts are filled in the language shown now", () => {
@@ -24,6 +26,11 @@ test("texts are filled in the language shown now", () => {
 
 test("a share is only called 0 % or 100 % when it is", () => {
   expect([0, 0.0004, 0.253, 0.9999, 1].map(percent)).toEqual(["0 %", "< 0.1 %", "25 %", "99.9 %", "100 %"]);
+});
+
+test("accuracy has a tenth of a percent, and is only called 0 % or 100 % when it is", () => {
+  expect([0, 0.0001, 0.9234, 0.9999, 1].map(accuracy)).toEqual(["0 %", "0.1 %", "92.3 %", "99.9 %", "100 %"]);
+  expect([0.0004, 0.012, -0.25].map(points)).toEqual(["< 0.1", "1.2", "−25"]);
 });
 
 test("bytes have three digits and decimal units", () => {

@@ -9,6 +9,11 @@ declare module "inlined:worker" {
   const script: string;
   export default script;
 }
+declare module "inlined:decoder" {
+  /** decoder.wasm, gzipped, in base64. */
+  const base64: string;
+  export default base64;
+}
 declare module "comlink/dist/esm/node-adapter.mjs" {
   import type { Endpoint } from "comlink";
   export default function nodeEndpoint(port: unknown): Endpoint;

@@ -1,19 +1,67 @@
-// The package's engine and models. The engine lives in a thread that may die at any time (a cancelled call ends it, a trap
-// ends it): the client keeps what a model came from, a file or a recipe run on another model, and makes the model again in
-// the next thread when it is next used. Runs are reproducible, so a model made again is the same model.
-import { wrap } from "comlink";
+// The package's engine, models, data and trainings. What the engine holds is made again after its thread was lost, see
+// session.ts.
 import { NibbleError } from "./api";
-import type { Bytes, CompressOptions, Engine, Format, Load, Model, OpenOptions } from "./api";
-import { compile } from "./platform";
-import type { Platform, Thread } from "./platform";
-import type { CallOptions, ModelInfo, PictureOptions, Progress, Recipe, Report, WeightPicture } from "./types";
-import type { Host, NamedBlob, PictureParts, PictureScalars, Reply } from "./wire";
+import type {
+  Bytes,
+  CompressOptions,
+  Data,
+  DataCallOptions,
+  Engine,
+  Format,
+  Load,
+  LoadOptions,
+  Model,
+  NamedBytes,
+  OpenOptions,
+  Training,
+} from "./api";
+import { comparison, dataOptions, evaluation, fromTensors, picture, toBlob, toTensors, toText } from "./convert";
+import { forEngine, readUserData } from "./data";
+import { compile, hasRelaxedSimd } from "./platform";
+import type { Platform } from "./platform";
+import {
+  Call,
+  cancelled,
+  createdOrigin,
+  Fatal,
+  fileOrigin,
+  filesOrigin,
+  internal,
+  nothing,
+  resultOrigin,
+  Session,
+  specOrigin,
+  trainedOrigin,
+  trainingOrigin,
+} from "./session";
+import type { Origin, State, TrainMemory, TrainPlan } from "./session";
+import type {
+  ByteReport,
+  CallOptions,
+  Comparison,
+  DataInfo,
+  DataSpec,
+  Evaluation,
+  ModelInfo,
+  PictureOptions,
+  Preparation,
+  Progress,
+  Recipe,
+  Report,
+  TensorValue,
+  TrainChoice,
+  TrainProgress,
+  WeightPicture,
+} from "./types";
+import type { Kind, MadeData, MadeModel, NamedBlob, TensorHead } from "./wire";
 
 // Node 20 has no Symbol.dispose; code compiled from `using` looks it up under this name.
 if (!Symbol.dispose) Object.defineProperty(Symbol, "dispose", { value: Symbol("Symbol.dispose") });
 
-/** Made here and not where it is set: a function made inside of a call would keep the call's result alive. */
-const nothing = () => {};
+/** Milliseconds of training between two looks at who else wants the engine. */
+const kTrainSlice = 100;
+/** Milliseconds of training after which its state is saved, if no epoch ended: what would be done again at most. */
+const kTrainUnsaved = 10_000;
 
 /** Makes the package's `load` for one platform. */
 export function createLoad(platform: Platform): Load {
@@ -23,9 +71,8 @@ export function createLoad(platform: Platform): Load {
       if (signal?.aborted) throw cancelled();
     };
     stopIfAborted();
-    const { bytes, source } = await platform.wasm(options);
+    const wasm = await compiled(platform, options);
     stopIfAborted();
-    const wasm = await compile(bytes, source);
     const engine = new EngineClient(platform, wasm, options.worker ?? true);
     try {
       await engine.start(signal);
@@ -37,86 +84,49 @@ export function createLoad(platform: Platform): Load {
   };
 }
 
-/** One life of the engine: a thread, or the module in this thread. Connects when it is first asked something. */
-class Session {
-  ended = false;
-  /** Asks a session in this thread to stop; one in a thread of its own is ended instead. */
-  stopping = false;
-  /** Told when the session ends before the running call does. */
-  onEnd: (reason: NibbleError) => void = nothing;
-  #host: Promise<Host> | undefined;
-  #thread: Thread | undefined;
-
-  constructor(
-    readonly platform: Platform,
-    readonly wasm: WebAssembly.Module,
-    readonly threaded: boolean,
-    readonly onProgress: (progress: Progress) => void,
-  ) {}
-
-  host(): Promise<Host> {
-    return (this.#host ??= this.#connect());
+/** The build that the options ask for. "auto" takes the strict one where the other cannot be had. */
+async function compiled(platform: Platform, options: LoadOptions): Promise<WebAssembly.Module> {
+  const { arithmetic = "auto", signal } = options;
+  if (!["auto", "strict", "relaxed"].includes(arithmetic)) {
+    throw new NibbleError(
+      "bad-data",
+      "arithmetic",
+      `expected "auto", "strict" or "relaxed", got "${String(arithmetic)}"`,
+    );
   }
-
-  async #connect(): Promise<Host> {
-    const { platform } = this;
-    const onProgress = (progress: Progress) => {
-      if (!this.ended) this.onProgress(progress);
-    };
-    let host: Host;
-    if (this.threaded) {
-      const onLost = (reason: string) =>
-        this.end(new NibbleError("internal", "", `the engine's worker stopped unexpectedly: ${reason}`));
-      const thread = await platform.thread({ onProgress, onLost });
-      if (this.ended) thread.end();
-      this.#thread = thread;
-      host = unproxied(wrap<Host>(thread.endpoint) as unknown as Host);
-    } else {
-      host = await platform.local({ onProgress, stopped: () => this.stopping });
-    }
-    take(await host.start(this.wasm));
-    return host;
+  const build = async (which: "strict" | "relaxed") => {
+    const { bytes, source } = await platform.wasm(options, which);
+    if (signal?.aborted) throw cancelled();
+    return compile(bytes, source);
+  };
+  const given = options.wasmBinary !== undefined || options.wasmUrl !== undefined;
+  if (given || arithmetic === "strict") return build("strict");
+  const lack = !platform.relaxed
+    ? 'the inlined package has the strict build only: ask for "auto" or "strict"'
+    : !hasRelaxedSimd()
+      ? 'this machine has no relaxed SIMD: ask for "auto" or "strict"'
+      : undefined;
+  if (arithmetic === "relaxed") {
+    if (lack === undefined) return build("relaxed");
+    throw new NibbleError("unsupported", "arithmetic", lack);
   }
-
-  /** Whether the session's thread keeps the program alive. */
-  hold(on: boolean): void {
-    if (!this.ended) this.#thread?.hold(on);
+  if (lack !== undefined) return build("strict");
+  try {
+    return await build("relaxed");
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    return build("strict");
   }
-
-  end(reason: NibbleError): void {
-    if (this.ended) return;
-    this.ended = true;
-    this.#thread?.end();
-    this.onEnd(reason);
-  }
-}
-
-const kMethods = ["start", "open", "check", "compress", "values", "picture", "write", "close"] as const;
-
-/** A comlink proxy answers to every name, `then` too, so a promise cannot be fulfilled with it. */
-function unproxied(host: Host): Host {
-  const methods = kMethods.map((name) => [
-    name,
-    (...args: never[]) => (host[name] as (...args: never[]) => unknown)(...args),
-  ]);
-  return Object.fromEntries(methods) as Host;
-}
-
-/** Where a model came from: enough to make it again. */
-type Origin = { kind: "file"; files: NamedBlob[] } | { kind: "result"; parent: ModelState; recipe: string };
-
-interface ModelState {
-  name: string;
-  origin: Origin;
-  /** The model's number in `session`; stale once that session has ended. */
-  handle: number;
-  session: Session | undefined;
-  disposed: boolean;
 }
 
 interface Job {
   run(): Promise<void>;
   fail(error: NibbleError): void;
+}
+
+interface Waiting extends CallOptions {
+  /** The signal only withdraws the call while it waits; once it runs, it runs to its end. */
+  gentle?: boolean;
 }
 
 class EngineClient implements Engine {
@@ -125,7 +135,7 @@ class EngineClient implements Engine {
   #running: Job | undefined;
   #closed = false;
   #onProgress: (progress: Progress) => void = nothing;
-  #registry = new FinalizationRegistry<ModelState>((state) => this.release(state));
+  #registry = new FinalizationRegistry<State>((state) => this.release(state));
 
   constructor(
     readonly platform: Platform,
@@ -145,7 +155,44 @@ class EngineClient implements Engine {
     }
     return this.call(options, async (call) => {
       const opened = await call.ask((host) => host.open(files));
-      return this.model(opened, { kind: "file", files }, name, call.session);
+      return this.model(opened, fileOrigin(files), name || "model", call.session);
+    });
+  }
+
+  async data(source: DataSpec | NamedBytes[], options: CallOptions = {}): Promise<Data> {
+    if (!Array.isArray(source)) {
+      const spec = toText(source, "data", "bad-data");
+      return this.call(options, async (call) => {
+        const made = await call.ask((host) => host.makeData(spec));
+        return this.#data(made, specOrigin(spec), call.session);
+      });
+    }
+    if (source.length === 0) throw new NibbleError("bad-data", "files", "no file was given");
+    const given = source.map(({ name, bytes }, index) => ({
+      name: String(name),
+      blob: toBlob(bytes, `files[${index}]`),
+    }));
+    const { files, spec } = forEngine(await readUserData(given, this.platform.decode, options));
+    return this.call(options, async (call) => {
+      const made = await call.ask((host) => host.openData(files, spec));
+      return this.#data(made, filesOrigin(files, spec), call.session);
+    });
+  }
+
+  async create(architecture: string, { seed = 0 }: { seed?: number } = {}): Promise<Model> {
+    const name = String(architecture);
+    if (!Number.isSafeInteger(seed) || seed < 0) {
+      throw new NibbleError("bad-data", "seed", `expected a whole number from 0 to 2^53-1, got ${String(seed)}`);
+    }
+    return this.call(undefined, async (call) => {
+      const made = await call.ask((host) => host.create(name, seed));
+      return this.model(made, createdOrigin(name, seed), name, call.session);
+    });
+  }
+
+  architectures(): Promise<{ name: string; summary: string }[]> {
+    return this.call(undefined, async (call) => {
+      return JSON.parse(await call.ask((host) => host.architectures())) as { name: string; summary: string }[];
     });
   }
 
@@ -165,32 +212,45 @@ class EngineClient implements Engine {
   }
 
   /** Makes the public object of a model that the engine now holds. */
-  model(made: { model: number; info: string }, origin: Origin, name: string, session: Session): ModelClient {
-    const state: ModelState = { name, origin, handle: made.model, session, disposed: false };
+  model(made: MadeModel, origin: Origin, name: string, session: Session): ModelClient {
+    const state = newState("model", name, origin, made.model, session);
     const model = new ModelClient(this, state, JSON.parse(made.info) as ModelInfo);
-    this.#registry.register(model, state, state);
+    this.watch(model, state);
     return model;
   }
 
-  /** Frees a model in the engine, after the calls that were made before. */
-  release(state: ModelState): void {
+  #data(made: MadeData, origin: Origin, session: Session): DataClient {
+    const info = JSON.parse(made.info) as DataInfo;
+    const state = newState("data", info.name, origin, made.data, session);
+    const data = new DataClient(this, state, info);
+    this.watch(data, state);
+    return data;
+  }
+
+  /** What the object stands for is freed with it. */
+  watch(object: object, state: State): void {
+    this.#registry.register(object, state, state);
+  }
+
+  /** Frees something in the engine, after the calls that were made before. */
+  release(state: State): void {
     if (state.disposed) return;
     state.disposed = true;
     this.#registry.unregister(state);
     this.#free(state);
   }
 
-  #free(state: ModelState): void {
+  #free(state: State): void {
     if (this.#closed) return;
     this.call(undefined, async (call) => {
-      // Looked up when its turn comes: a call before it may have made the model again.
-      if (state.session === call.session) await call.ask((host) => host.close(state.handle));
+      // Looked up when its turn comes: a call before it may have made it again.
+      if (state.session === call.session) await call.ask((host) => host.close(state.handle, state.kind));
       state.session = undefined;
-    }).catch(() => {}); // the session ended, and the model with it
+    }).catch(nothing); // the session ended, and what it held with it
   }
 
   /** Runs one call after those before it. Calls never overlap in the engine, so stopping one harms no other. */
-  call<T>(options: CallOptions | undefined, work: (call: Call) => Promise<T>): Promise<T> {
+  call<T>(options: Waiting | undefined, work: (call: Call) => Promise<T>): Promise<T> {
     const signal = options?.signal;
     return new Promise<T>((resolve, reject) => {
       if (this.#closed) return reject(new NibbleError("cancelled", "", "the engine is closed"));
@@ -243,7 +303,7 @@ class EngineClient implements Engine {
           return reject(cancelled());
         }
         const session = this.#session;
-        if (!session) return;
+        if (!session || options?.gentle) return;
         if (session.threaded) this.#drop(session, cancelled());
         else session.stopping = true;
       };
@@ -272,116 +332,29 @@ class EngineClient implements Engine {
   }
 }
 
-/** Ends the engine's session: nothing in it can be trusted any more. */
-class Fatal {
-  constructor(readonly reason: NibbleError) {}
-}
+const newState = (kind: Kind, name: string, origin: Origin, handle: number, session: Session): State => ({
+  kind,
+  name,
+  origin,
+  handle,
+  session,
+  disposed: false,
+});
 
-/** One call in progress: asks the engine, and makes models again that an ended session took with it. */
-class Call {
-  #from = 0;
-  #to = 1;
+const kHowAgain: Record<Kind, string> = {
+  model: "open the file again to use it",
+  data: "open the files again to use them",
+  training: "call train() again to go on",
+};
 
-  constructor(
-    readonly session: Session,
-    readonly onProgress: (progress: Progress) => void,
-  ) {}
-
-  pass(progress: Progress): void {
-    this.onProgress({ ...progress, fraction: this.#from + (this.#to - this.#from) * progress.fraction });
-  }
-
-  async ask<T>(question: (host: Host) => Promise<Reply<T>>): Promise<T> {
-    const host = await this.session.host().catch((error: unknown) => {
-      throw error instanceof Fatal ? error : new Fatal(error instanceof NibbleError ? error : internal(error));
-    });
-    return take(await question(host));
-  }
-
-  /** The model's number in this session. What has to be made again first takes its part of the progress. */
-  async handle(state: ModelState): Promise<number> {
-    const missing: ModelState[] = [];
-    let at: ModelState | undefined = state;
-    while (at && at.session !== this.session) {
-      missing.unshift(at);
-      at = at.origin.kind === "result" ? at.origin.parent : undefined;
-    }
-    for (const [index, lost] of missing.entries()) {
-      this.#from = index / (missing.length + 1);
-      this.#to = (index + 1) / (missing.length + 1);
-      lost.handle = await this.#make(lost.origin);
-      lost.session = this.session;
-    }
-    if (missing.length > 0) [this.#from, this.#to] = [missing.length / (missing.length + 1), 1];
-    // Ancestors that the caller has disposed of were only needed for that.
-    for (const helper of missing.filter((made) => made.disposed && made !== state)) {
-      await this.ask((host) => host.close(helper.handle));
-      helper.session = undefined;
-    }
-    return state.handle;
-  }
-
-  async #make(origin: Origin): Promise<number> {
-    if (origin.kind === "file") return (await this.ask((host) => host.open(origin.files))).model;
-    return (await this.ask((host) => host.compress(origin.parent.handle, origin.recipe, ""))).model;
-  }
-}
-
-class ModelClient implements Model {
+/** What the engine holds, seen from outside. */
+class Held {
   readonly #engine: EngineClient;
-  readonly #state: ModelState;
+  readonly #state: State;
 
-  constructor(
-    engine: EngineClient,
-    state: ModelState,
-    readonly info: ModelInfo,
-  ) {
+  constructor(engine: EngineClient, state: State) {
     this.#engine = engine;
     this.#state = state;
-  }
-
-  async compress(recipe: Recipe, options?: CompressOptions): Promise<{ model: Model; report: Report }> {
-    const state = this.#live();
-    const text = toText(recipe);
-    return this.#engine.call(options, async (call) => {
-      const model = await call.handle(state);
-      const made = await call.ask((host) => host.compress(model, text, options?.format ?? ""));
-      const origin: Origin = { kind: "result", parent: state, recipe: text };
-      return {
-        model: this.#engine.model(made, origin, state.name, call.session),
-        report: JSON.parse(made.report) as Report,
-      };
-    });
-  }
-
-  async values(weight: string): Promise<Float32Array> {
-    const state = this.#live();
-    return this.#engine.call(undefined, async (call) => {
-      const model = await call.handle(state);
-      return call.ask((host) => host.values(model, String(weight)));
-    });
-  }
-
-  async picture(weight: string, result: Model, options: PictureOptions = {}): Promise<WeightPicture> {
-    const state = this.#live();
-    if (!(typeof result === "object" && #state in result) || result.#engine !== this.#engine) {
-      throw new NibbleError("bad-data", "result", "expected a model of the same engine");
-    }
-    const other = result.#live();
-    return this.#engine.call(undefined, async (call) => {
-      const before = await call.handle(state);
-      const after = await call.handle(other);
-      const text = JSON.stringify(options);
-      return picture(weight, await call.ask((host) => host.picture(before, after, String(weight), text)));
-    });
-  }
-
-  async export(format?: Format, options?: CallOptions): Promise<Uint8Array> {
-    const state = this.#live();
-    return this.#engine.call(options, async (call) => {
-      const model = await call.handle(state);
-      return call.ask((host) => host.write(model, format ?? ""));
-    });
   }
 
   dispose(): void {
@@ -392,58 +365,327 @@ class ModelClient implements Model {
     this.dispose();
   }
 
-  #live(): ModelState {
-    if (!this.#state.disposed) return this.#state;
-    throw new NibbleError(
-      "bad-data",
-      this.#state.name,
-      "this model has been disposed of; open the file again to use it",
-    );
+  static engine(object: Held): EngineClient {
+    return object.#engine;
+  }
+
+  /** What the object stands for, which is still there. */
+  static state(object: Held): State {
+    const { kind, name, disposed } = object.#state;
+    if (!disposed) return object.#state;
+    throw new NibbleError("bad-data", name, `this ${kind} has been disposed of; ${kHowAgain[kind]}`);
+  }
+
+  /** The same of what a caller gave beside `object`. */
+  static other(object: Held, given: unknown, kind: Kind, where: string): State {
+    if (!(typeof given === "object" && given !== null && #state in given)) {
+      throw new NibbleError("bad-data", where, `expected ${kind === "data" ? "data" : `a ${kind}`} of this engine`);
+    }
+    if (given.#engine !== object.#engine || given.#state.kind !== kind) {
+      throw new NibbleError("bad-data", where, `expected ${kind === "data" ? "data" : `a ${kind}`} of the same engine`);
+    }
+    return Held.state(given);
   }
 }
 
-function picture(name: string, parts: PictureParts): WeightPicture {
-  const { lo, hi, rows, columns, weight_rows, weight_columns, max } = JSON.parse(parts.scalars) as PictureScalars;
-  return {
-    name,
-    before: { lo, hi, counts: parts.before },
-    after: { lo, hi, counts: parts.after },
-    levels: parts.levels,
-    error_map: { rows, columns, weight_rows, weight_columns, max, cells: parts.cells },
-    channels: { mse: parts.mse, sqnr_db: parts.sqnr_db, max_abs: parts.max_abs },
-  };
-}
-
-function take<T>(reply: Reply<T>): T {
-  if ("value" in reply) return reply.value;
-  const { code, where, detail, fatal } = reply.failure;
-  const error = new NibbleError(code, where, detail);
-  throw fatal ? new Fatal(error) : error;
-}
-
-function internal(error: unknown): NibbleError {
-  return new NibbleError("internal", "", error instanceof Error ? error.message : String(error));
-}
-
-const cancelled = () => new NibbleError("cancelled", "", "stopped by the caller");
-
-/** A blob is a copy that cannot change, is sent to a thread without being copied again, and may live on disk. */
-function toBlob(bytes: Bytes, where: string): Blob {
-  if (bytes instanceof Blob) return bytes;
-  if (bytes instanceof ArrayBuffer) return new Blob([bytes]);
-  if (bytes instanceof Uint8Array) {
-    const shared = !(bytes.buffer instanceof ArrayBuffer);
-    return new Blob([(shared ? bytes.slice() : bytes) as Uint8Array<ArrayBuffer>]);
+class ModelClient extends Held implements Model {
+  constructor(
+    engine: EngineClient,
+    state: State,
+    readonly info: ModelInfo,
+  ) {
+    super(engine, state);
   }
-  throw new NibbleError("bad-file", where, `expected a Blob, an ArrayBuffer or a Uint8Array, got ${typeof bytes}`);
+
+  async compress(recipe: Recipe, options?: CompressOptions): Promise<{ model: Model; report: Report }> {
+    const engine = Held.engine(this);
+    const state = Held.state(this);
+    const data = options?.data && Held.other(this, options.data, "data", "data");
+    const text = toText(recipe);
+    const about = dataOptions(options?.dataOptions);
+    return engine.call(options, async (call) => {
+      const [model, samples] = await call.handles(state, ...(data ? [data] : []));
+      const made = await call.ask((host) => host.compress(model!, text, options?.format ?? "", samples ?? 0, about));
+      return {
+        model: engine.model(made, resultOrigin(state, text, data, about), state.name, call.session),
+        report: JSON.parse(made.report) as Report,
+      };
+    });
+  }
+
+  async values(weight: string): Promise<Float32Array> {
+    const state = Held.state(this);
+    return Held.engine(this).call(undefined, async (call) => {
+      const [model] = await call.handles(state);
+      return call.ask((host) => host.values(model!, String(weight)));
+    });
+  }
+
+  async bytes({ exact = true, ...options }: CallOptions & { exact?: boolean } = {}): Promise<ByteReport> {
+    const state = Held.state(this);
+    return Held.engine(this).call(options, async (call) => {
+      const [model] = await call.handles(state);
+      return JSON.parse(await call.ask((host) => host.bytes(model!, Boolean(exact)))) as ByteReport;
+    });
+  }
+
+  async packed(weight: string): Promise<Uint8Array> {
+    const state = Held.state(this);
+    return Held.engine(this).call(undefined, async (call) => {
+      const [model] = await call.handles(state);
+      return call.ask((host) => host.packed(model!, String(weight)));
+    });
+  }
+
+  async picture(weight: string, result: Model, options: PictureOptions = {}): Promise<WeightPicture> {
+    const state = Held.state(this);
+    const other = Held.other(this, result, "model", "result");
+    const text = toText(options, "options", "bad-data");
+    return Held.engine(this).call(undefined, async (call) => {
+      const [before, after] = await call.handles(state, other);
+      return picture(weight, await call.ask((host) => host.picture(before!, after!, String(weight), text)));
+    });
+  }
+
+  async cannotRun(): Promise<string | null> {
+    const state = Held.state(this);
+    return Held.engine(this).call(undefined, async (call) => {
+      const [model] = await call.handles(state);
+      return (await call.ask((host) => host.cannotRun(model!))) || null;
+    });
+  }
+
+  async run(
+    inputs: Record<string, TensorValue>,
+    options?: CallOptions & { outputs?: string[] },
+  ): Promise<Record<string, TensorValue>> {
+    const state = Held.state(this);
+    const { heads, bytes } = fromTensors(inputs);
+    const names = toText(options?.outputs ?? [], "outputs", "bad-data");
+    return Held.engine(this).call(options, async (call) => {
+      const [model] = await call.handles(state);
+      const result = await call.ask((host) => host.run(model!, JSON.stringify(heads), bytes, names));
+      return toTensors(JSON.parse(result.outputs) as TensorHead[], result.data);
+    });
+  }
+
+  async prepare(data: Data, options?: DataCallOptions): Promise<Preparation> {
+    const [state, samples] = [Held.state(this), Held.other(this, data, "data", "data")];
+    const about = dataOptions(options);
+    return Held.engine(this).call(options, async (call) => {
+      const [model, from] = await call.handles(state, samples);
+      return JSON.parse(await call.ask((host) => host.prepare(model!, from!, about))) as Preparation;
+    });
+  }
+
+  async evaluate(data: Data, options?: DataCallOptions): Promise<Evaluation> {
+    const [state, samples] = [Held.state(this), Held.other(this, data, "data", "data")];
+    const about = dataOptions(options);
+    return Held.engine(this).call(options, async (call) => {
+      const [model, from] = await call.handles(state, samples);
+      return evaluation(await call.ask((host) => host.evaluate(model!, from!, about)));
+    });
+  }
+
+  async compare(other: Model, data: Data, options?: DataCallOptions): Promise<Comparison> {
+    const [state, second] = [Held.state(this), Held.other(this, other, "model", "other")];
+    const samples = Held.other(this, data, "data", "data");
+    const about = dataOptions(options);
+    return Held.engine(this).call(options, async (call) => {
+      const [before, after, from] = await call.handles(state, second, samples);
+      return comparison(await call.ask((host) => host.compare(before!, after!, from!, about)));
+    });
+  }
+
+  async activation(
+    data: Data,
+    index: number,
+    value: string,
+    options?: DataCallOptions,
+  ): Promise<{ shape: number[]; values: Float32Array }> {
+    const [state, samples] = [Held.state(this), Held.other(this, data, "data", "data")];
+    positions([index], data.info.samples, "index");
+    const about = dataOptions(options);
+    return Held.engine(this).call(options, async (call) => {
+      const [model, from] = await call.handles(state, samples);
+      const { shape, values } = await call.ask((host) => host.activation(model!, from!, index, String(value), about));
+      return { shape: JSON.parse(shape) as number[], values };
+    });
+  }
+
+  async train(data: Data, choice: TrainChoice = {}, options?: DataCallOptions): Promise<Training> {
+    const engine = Held.engine(this);
+    const plan: TrainPlan = {
+      model: Held.state(this),
+      data: Held.other(this, data, "data", "data"),
+      choice: toText(choice, "choice"),
+      options: dataOptions(options),
+    };
+    return engine.call(options, async (call) => {
+      const [model, samples] = await call.handles(plan.model, plan.data);
+      const training = await call.ask((host) => host.trainOpen(model!, samples!, plan.choice, plan.options));
+      const memory: TrainMemory = { saved: undefined, since: 0 };
+      const state = newState("training", plan.model.name, trainingOrigin(plan, memory), training, call.session);
+      const client = new TrainingClient(engine, state, plan, memory);
+      engine.watch(client, state);
+      return client;
+    });
+  }
+
+  async export(format?: Format, options?: CallOptions): Promise<Uint8Array> {
+    const state = Held.state(this);
+    return Held.engine(this).call(options, async (call) => {
+      const [model] = await call.handles(state);
+      return call.ask((host) => host.write(model!, format ?? ""));
+    });
+  }
 }
 
-function toText(recipe: Recipe | string): string {
-  if (typeof recipe === "string") return recipe;
-  try {
-    return JSON.stringify(recipe) ?? "null";
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new NibbleError("bad-recipe", "", `the recipe cannot be written as JSON: ${reason}`);
+class DataClient extends Held implements Data {
+  constructor(
+    engine: EngineClient,
+    state: State,
+    readonly info: DataInfo,
+  ) {
+    super(engine, state);
   }
+
+  async samples(indices: ArrayLike<number>): Promise<{ values: Uint8Array | Float32Array; labels: Int32Array }> {
+    const state = Held.state(this);
+    const wanted = positions(indices, this.info.samples, "indices");
+    return Held.engine(this).call(undefined, async (call) => {
+      const [data] = await call.handles(state);
+      return call.ask((host) => host.samples(data!, wanted));
+    });
+  }
+}
+
+class TrainingClient extends Held implements Training {
+  progress: TrainProgress | null = null;
+  readonly #plan: TrainPlan;
+  readonly #memory: TrainMemory;
+  #running = false;
+  /** Milliseconds trained since the state was saved. */
+  #unsaved = 0;
+
+  constructor(engine: EngineClient, state: State, plan: TrainPlan, memory: TrainMemory) {
+    super(engine, state);
+    this.#plan = plan;
+    this.#memory = memory;
+  }
+
+  async run(
+    options: { signal?: AbortSignal; onProgress?: (progress: TrainProgress) => void } = {},
+  ): Promise<TrainProgress> {
+    const { signal, onProgress } = options;
+    Held.state(this);
+    if (this.#running) throw new NibbleError("bad-data", "training", "it is running already");
+    this.#running = true;
+    try {
+      while (!signal?.aborted && !this.progress?.done) {
+        const steps = await this.#slice(signal);
+        for (const step of steps) onProgress?.(step);
+        // In this very thread nobody else has had a turn since: not the page, and not who would abort.
+        if (!Held.engine(this).threaded) await new Promise((later) => setTimeout(later, 0));
+        if (steps.length === 0) break;
+      }
+    } finally {
+      this.#running = false;
+    }
+    // Not waited for: whoever paused wants to know now, and what comes next waits for it anyway.
+    if (!this.progress?.done) this.#saved().catch(nothing);
+    if (!this.progress) throw cancelled();
+    return this.progress;
+  }
+
+  /** Trains for a moment, and saves where that is due. A signal withdraws it only while it waits for other calls. */
+  async #slice(signal: AbortSignal | undefined): Promise<TrainProgress[]> {
+    const state = Held.state(this);
+    try {
+      return await Held.engine(this).call({ ...(signal && { signal }), gentle: true }, async (call) => {
+        const [training] = await call.handles(state);
+        const started = performance.now();
+        const text = await call.ask((host) => host.trainStep(training!, kTrainSlice));
+        const steps = JSON.parse(text) as TrainProgress[];
+        this.#memory.since += steps.length;
+        this.progress = steps.at(-1) ?? this.progress;
+        this.#unsaved += performance.now() - started;
+        const epochEnded = steps.some(({ batch, batches, done }) => done || batch + 1 === batches);
+        if (epochEnded || this.#unsaved > kTrainUnsaved) await this.#keep(call, training!);
+        return steps;
+      });
+    } catch (error) {
+      if (signal?.aborted && error instanceof NibbleError && error.code === "cancelled") return [];
+      throw error;
+    }
+  }
+
+  /** Saves the state as it is now, unless that was done. */
+  async #keep(call: Call, training: number): Promise<Blob> {
+    const memory = this.#memory;
+    if (!memory.saved || memory.since > 0) {
+      memory.saved = toBlob(await call.ask((host) => host.trainSave(training)), "saved");
+      memory.since = 0;
+    }
+    this.#unsaved = 0;
+    return memory.saved;
+  }
+
+  async model(which: "current" | "best" = "best"): Promise<Model> {
+    const engine = Held.engine(this);
+    const state = Held.state(this);
+    if (which !== "current" && which !== "best") {
+      throw new NibbleError("bad-data", "which", `expected "current" or "best", got "${String(which)}"`);
+    }
+    return engine.call(undefined, async (call) => {
+      const [training] = await call.handles(state);
+      const saved = await this.#keep(call, training!);
+      const made = await call.ask((host) => host.trainModel(training!, which));
+      return engine.model(made, trainedOrigin(this.#plan, saved, which), state.name, call.session);
+    });
+  }
+
+  async save(): Promise<Uint8Array> {
+    return new Uint8Array(await (await this.#saved()).arrayBuffer());
+  }
+
+  async #saved(): Promise<Blob> {
+    const state = Held.state(this);
+    return Held.engine(this).call(undefined, async (call) => {
+      const [training] = await call.handles(state);
+      return this.#keep(call, training!);
+    });
+  }
+
+  async restore(saved: Bytes): Promise<void> {
+    const state = Held.state(this);
+    const blob = toBlob(saved, "saved");
+    if (this.#running) throw new NibbleError("bad-data", "training", "it is running: stop run() before restore()");
+    return Held.engine(this).call(undefined, async (call) => {
+      const [training] = await call.handles(state);
+      try {
+        await call.ask((host) => host.trainRestore(training!, blob));
+      } catch (error) {
+        // Whatever was taken over of it goes: the training is made again as it was.
+        if (error instanceof NibbleError) {
+          state.session = undefined;
+          await call.ask((host) => host.close(training!, "training"));
+        }
+        throw error;
+      }
+      Object.assign(this.#memory, { saved: blob, since: 0 });
+      this.progress = null;
+    });
+  }
+}
+
+/** Positions in data, checked. */
+function positions(given: ArrayLike<number>, count: number, where: string): Uint32Array {
+  const indices = Array.from(given);
+  const wrong = indices.findIndex((index) => !Number.isInteger(index) || index < 0 || index >= count);
+  if (wrong >= 0) {
+    const place = indices.length > 1 ? `${where}[${wrong}]` : where;
+    throw new NibbleError("bad-data", place, `expected 0 to ${count - 1}, got ${String(indices[wrong])}`);
+  }
+  return Uint32Array.from(indices);
 }

@@ -3,12 +3,14 @@ import type { EngineModule, Files, Listener, Outcome } from "./module";
 import createEngine from "engine-module";
 import { NibbleError } from "./api";
 import type { ErrorCode, Progress } from "./types";
-import type { Host, NamedBlob, Reply } from "./wire";
+import type { Host, MadeData, MadeModel, NamedBlob, Reply } from "./wire";
 
 /** Bytes read from a blob at a time: large enough to be fast, small beside any model that needs care. */
 const kChunk = 8 << 20;
 /** Reading the file is about this share of opening it. */
 const kLoadShare = 0.3;
+/** The name that the saved state of a training has in messages. */
+const kSaved = "saved training";
 /** Milliseconds between two progress messages of one phase: 20 a second look smooth and cost nothing. */
 const kProgressInterval = 50;
 
@@ -51,6 +53,24 @@ export function createHost({ onProgress, stopped }: HostOptions): Host {
     }
   };
 
+  /** Stages the files, works with them and frees what nobody took over. */
+  const withFiles = async <T>(files: NamedBlob[], work: (staged: Files) => Outcome<T>): Promise<T> => {
+    const staged = new (module().Files)();
+    try {
+      await stage(files, staged, report);
+      return unwrap(work(staged));
+    } finally {
+      release(staged);
+    }
+  };
+
+  /** The share of a call's work that comes after its files are read. */
+  const afterLoading: Listener = (phase, item, fraction) =>
+    report(phase, item, kLoadShare + (1 - kLoadShare) * fraction);
+
+  const madeModel = (model: number): MadeModel => ({ model, info: unwrap(module().describe(model)) });
+  const madeData = (data: number): MadeData => ({ data, info: unwrap(module().describe_data(data, "")) });
+
   return {
     start: (wasm) =>
       reply(async () => {
@@ -59,50 +79,81 @@ export function createHost({ onProgress, stopped }: HostOptions): Host {
       }),
 
     open: (files) =>
-      reply(async () => {
-        const staged = new (module().Files)();
-        let model: number;
-        try {
-          await stage(files, staged, report);
-          const listener: Listener = (phase, item, fraction) =>
-            report(phase, item, kLoadShare + (1 - kLoadShare) * fraction);
-          model = unwrap(module().open(staged, listener));
-        } finally {
-          release(staged);
-        }
-        return { model, info: unwrap(module().describe(model)) };
-      }),
+      reply(async () => madeModel(await withFiles(files, (staged) => module().open(staged, afterLoading)))),
+
+    create: (architecture, seed) => reply(() => madeModel(unwrap(module().create(architecture, seed)))),
+
+    architectures: () => reply(() => module().architectures()),
 
     check: (recipe) => reply(() => unwrap(module().check(recipe))),
 
-    compress: (model, recipe, format) =>
+    compress: (model, recipe, format, data, options) =>
       reply(() => {
-        const result = unwrap(module().compress(model, recipe, format, report));
-        return { ...result, info: unwrap(module().describe(result.model)) };
+        const result = unwrap(module().compress(model, recipe, format, data, options, report));
+        return { ...madeModel(result.model), report: result.report };
       }),
 
     values: (model, weight) => reply(() => own(unwrap(module().values(model, weight)))),
 
+    bytes: (model, exact) => reply(() => unwrap(module().bytes(model, exact, report))),
+    packed: (model, weight) => reply(() => own(unwrap(module().packed(model, weight)))),
     picture: (model, result, weight, options) =>
-      reply(() => {
-        const parts = unwrap(module().picture(model, result, weight, options));
-        return {
-          scalars: parts.scalars,
-          before: own(parts.before),
-          after: own(parts.after),
-          levels: own(parts.levels),
-          cells: own(parts.cells),
-          mse: own(parts.mse),
-          sqnr_db: own(parts.sqnr_db),
-          max_abs: own(parts.max_abs),
-        };
-      }),
+      reply(() => ownAll(unwrap(module().picture(model, result, weight, options)))),
 
     write: (model, format) => reply(() => own(unwrap(module().write(model, format, report)))),
 
-    close: (model) =>
+    makeData: (spec) => reply(() => madeData(unwrap(module().make_data(spec)))),
+
+    openData: (files, spec) =>
+      reply(async () => madeData(await withFiles(files, (staged) => module().open_data(staged, spec)))),
+
+    samples: (data, indices) => reply(() => ownAll(unwrap(module().samples(data, indices)))),
+
+    cannotRun: (model) => reply(() => unwrap(module().cannot_run(model))),
+
+    run: (model, inputs, bytes, outputs) =>
       reply(() => {
-        module().close(model);
+        const staged = new (module().Files)();
+        try {
+          for (const [index, part] of bytes.entries()) {
+            const buffer = unwrap(staged.add(`input ${index}`, part.length));
+            buffer.view().set(part);
+            release(buffer);
+          }
+          const result = unwrap(module().run(model, staged, inputs, outputs));
+          return { outputs: result.outputs, data: result.data.map(own) };
+        } finally {
+          release(staged);
+        }
+      }),
+
+    prepare: (model, data, options) => reply(() => unwrap(module().prepare(model, data, options, report))),
+
+    evaluate: (model, data, options) => reply(() => ownAll(unwrap(module().evaluate(model, data, options, report)))),
+
+    compare: (before, after, data, options) =>
+      reply(() => ownAll(unwrap(module().compare(before, after, data, options, report)))),
+
+    activation: (model, data, index, value, options) =>
+      reply(() => ownAll(unwrap(module().activation(model, data, index, value, options)))),
+
+    trainOpen: (model, data, choice, options) =>
+      reply(() => unwrap(module().train_open(model, data, choice, options, report))),
+
+    trainStep: (training, milliseconds) => reply(() => unwrap(module().train_step(training, milliseconds, report))),
+
+    trainModel: (training, which) => reply(() => madeModel(unwrap(module().train_model(training, which)))),
+
+    trainSave: (training) => reply(() => own(unwrap(module().train_save(training)))),
+
+    trainRestore: (training, saved) =>
+      reply(() => withFiles([{ name: kSaved, blob: saved }], (staged) => module().train_restore(training, staged))),
+
+    close: (held, kind) =>
+      reply(() => {
+        if (kind === "model") module().close(held);
+        else if (kind === "data") module().close_data(held);
+        else module().train_close(held);
         return null;
       }),
   };
@@ -110,11 +161,15 @@ export function createHost({ onProgress, stopped }: HostOptions): Host {
 
 /** The buffers of a reply that may be moved instead of copied. */
 export function transferables(reply: Reply<unknown>): ArrayBuffer[] {
-  if (!("value" in reply) || typeof reply.value !== "object" || reply.value === null) return [];
   const found = new Set<ArrayBuffer>();
-  for (const part of ArrayBuffer.isView(reply.value) ? [reply.value] : Object.values(reply.value)) {
-    if (ArrayBuffer.isView(part) && part.buffer instanceof ArrayBuffer) found.add(part.buffer);
-  }
+  const search = (part: unknown): void => {
+    if (ArrayBuffer.isView(part)) {
+      if (part.buffer instanceof ArrayBuffer) found.add(part.buffer);
+    } else if (typeof part === "object" && part !== null) {
+      Object.values(part).forEach(search);
+    }
+  };
+  if ("value" in reply) search(reply.value);
   return [...found];
 }
 
@@ -183,8 +238,17 @@ function unwrap<T>(outcome: Outcome<T>): T {
 }
 
 /** An array of its own: a view into the module's heap must not leave this thread. */
-function own<T extends Uint8Array | Uint32Array | Float32Array>(array: T): T {
+function own<T extends Uint8Array | Int32Array | Uint32Array | Float32Array>(array: T): T {
   return array.byteLength === array.buffer.byteLength ? array : (array.slice() as T);
+}
+
+/** An object with every array its own. */
+function ownAll<T extends object>(parts: T): T {
+  const owned = Object.entries(parts).map(([key, part]) => [
+    key,
+    ArrayBuffer.isView(part) ? own(part as Uint8Array) : (part as unknown),
+  ]);
+  return Object.fromEntries(owned) as T;
 }
 
 function describeTrap(error: unknown): string {

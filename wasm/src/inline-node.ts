@@ -11,6 +11,9 @@ export * from "./api";
 export * from "./types";
 
 const platform: Platform = {
+  // One build is what a single file has room for.
+  relaxed: false,
+  decode: async (image, name) => (await import("./decode-node")).decodeInNode(image, name),
   async wasm(options) {
     if (options.wasmBinary) return { bytes: new Uint8Array(options.wasmBinary), source: "wasmBinary" };
     if (options.wasmUrl) return { bytes: await readBytes(options.wasmUrl, options), source: String(options.wasmUrl) };

@@ -6,6 +6,7 @@ import type { Load } from "./api";
 import { fetchBytes, startWorker } from "./browser";
 import { createLoad } from "./client";
 import { createHost } from "./host";
+import { decodeInBrowser } from "./data";
 import type { Platform } from "./platform";
 
 export * from "./api";
@@ -14,6 +15,9 @@ export * from "./types";
 let scriptUrl: string | undefined;
 
 const platform: Platform = {
+  // One build is what a single file has room for.
+  relaxed: false,
+  decode: decodeInBrowser,
   async wasm(options) {
     if (options.wasmBinary) return { bytes: new Uint8Array(options.wasmBinary), source: "wasmBinary" };
     if (options.wasmUrl) return { bytes: await fetchBytes(options.wasmUrl, options), source: String(options.wasmUrl) };

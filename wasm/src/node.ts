@@ -1,4 +1,4 @@
-// The package in Node: engine.wasm and worker-node.js lie beside this file.
+// The package in Node: engine.wasm, engine-relaxed.wasm and worker-node.js lie beside this file.
 import type { Load } from "./api";
 import { createLoad } from "./client";
 import { createHost } from "./host";
@@ -9,9 +9,12 @@ export * from "./api";
 export * from "./types";
 
 const platform: Platform = {
-  async wasm(options) {
+  relaxed: true,
+  decode: async (image, name) => (await import("./decode-node")).decodeInNode(image, name),
+  async wasm(options, build) {
     if (options.wasmBinary) return { bytes: new Uint8Array(options.wasmBinary), source: "wasmBinary" };
-    const at = options.wasmUrl ?? new URL("./engine.wasm", import.meta.url);
+    const name = build === "relaxed" ? "engine-relaxed.wasm" : "engine.wasm";
+    const at = options.wasmUrl ?? new URL(`./${name}`, import.meta.url);
     return { bytes: await readBytes(at, options), source: String(at) };
   },
   thread: (events) => startThread(new URL("./worker-node.js", import.meta.url), events),

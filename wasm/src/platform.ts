@@ -2,6 +2,7 @@
 import type { Endpoint } from "comlink";
 import { NibbleError } from "./api";
 import type { LoadOptions } from "./api";
+import type { DecodeImage } from "./data";
 import type { Progress } from "./types";
 import type { Host } from "./wire";
 
@@ -19,11 +20,30 @@ export interface ThreadEvents {
 }
 
 export interface Platform {
-  /** The bytes of engine.wasm and where they came from, for messages. */
-  wasm(options: LoadOptions): Promise<{ bytes: Uint8Array; source: string }>;
+  /** Whether there is a second build, with relaxed multiply-add, beside the strict one. */
+  relaxed: boolean;
+  /** The bytes of a build of the engine and where they came from, for messages. */
+  wasm(options: LoadOptions, build: "strict" | "relaxed"): Promise<{ bytes: Uint8Array; source: string }>;
   thread(events: ThreadEvents): Promise<Thread>;
+  /** The pixels of a PNG, a JPEG and whatever else is known here. */
+  decode: DecodeImage;
   /** The engine in this very thread. */
   local(events: { onProgress: ThreadEvents["onProgress"]; stopped: () => boolean }): Promise<Host>;
+}
+
+/** Whether this machine has relaxed SIMD: whether the smallest module with f32x4.relaxed_madd is valid here. */
+export function hasRelaxedSimd(): boolean {
+  const zero = [0x41, 0x00, 0xfd, 0x11]; // i32.const 0, i32x4.splat
+  return WebAssembly.validate(
+    Uint8Array.from([
+      ...[0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00], // magic number and version
+      ...[0x01, 0x05, 0x01, 0x60, 0x00, 0x01, 0x7b], // one type: no parameters, a v128
+      ...[0x03, 0x02, 0x01, 0x00], // one function, of that type
+      ...[0x0a, 0x13, 0x01, 0x11, 0x00], // its code: 17 bytes, no locals
+      ...[...zero, ...zero, ...zero],
+      ...[0xfd, 0x85, 0x02, 0x0b], // f32x4.relaxed_madd, end
+    ]),
+  );
 }
 
 /** Compiles the module once for every worker to come. Says in words what was found where it should be. */

@@ -1,20 +1,40 @@
-// Everything the page does. The only caller of the engine, whose models outlive the worker they are in: after a cancel
-// or a crash the client makes them again when they are next used.
+// Everything the page does with models and recipes; behaviour/actions.ts adds what needs data. Nothing else calls the
+// engine, whose models outlive the worker they are in: after a cancel or a crash the client makes them again when they
+// are next used.
 import { batch } from "@preact/signals";
-import { load, NibbleError, type Bytes, type Engine, type Model, type Progress, type Recipe } from "nibble-nn";
+import {
+  load,
+  NibbleError,
+  type Bytes,
+  type Data,
+  type DataOptions,
+  type Engine,
+  type Format,
+  type Model,
+  type Progress,
+  type Recipe,
+} from "nibble-nn";
+import { isData } from "./files";
 import { latest } from "./latest";
 import { language } from "./language";
 import {
   commandOf,
+  dataName,
   hashOf,
   placeOf,
   recipeOf,
   sideOf,
   withBoth,
+  clusterDraft,
+  encodeDraft,
   withLayer,
   withOwnBits,
+  withStep,
   fitting,
+  learns,
   smallName,
+  trainDraft,
+  withoutLearning,
   withoutStep,
   type Side,
   type StepDraft,
@@ -34,7 +54,9 @@ let loading: Promise<Engine> | null = null;
 /** The opened model. */
 let original: Model | null = null;
 /** What the newest run that worked gave, and the recipe it ran. */
-let result: { model: Model; side: Side } | null = null;
+let result: { model: Model; side: Side; complete: boolean } | null = null;
+/** The recipe that is to be run with its training. */
+let learning: Side | null = null;
 /** The work going on that can be stopped. */
 let stopping: { task: state.Work["task"]; controller: AbortController } | null = null;
 /** The user stopped a run: the controls go back to the result that stays. */
@@ -45,7 +67,13 @@ let waiting: Source | null = null;
 /** The engine itself could not be started, which is not the fault of any file. */
 class NoEngine extends Error {}
 
-const engine = (): Promise<Engine> =>
+/** For behaviour/ alone: the models as they are now. */
+export const models = () => ({ original, result });
+
+/** What a recipe's training learns from; set by behaviour/. */
+export const learnsFrom: { data: Data | null; options: DataOptions } = { data: null, options: {} };
+
+export const engine = (): Promise<Engine> =>
   (loading ??= load().catch((error: unknown) => {
     loading = null;
     throw new NoEngine(error instanceof Error ? error.message : String(error));
@@ -57,7 +85,7 @@ export const warmUp = (): void => void engine().catch(() => {});
 const PROGRESS_AFTER = 300; // ms; shorter work would only make the page flicker
 
 /** Does one piece of work that can be cancelled, with a progress bar if it takes long. */
-async function cancellable<T>(
+export async function cancellable<T>(
   task: state.Work["task"],
   work: (options: { signal: AbortSignal; onProgress: (p: Progress) => void }) => Promise<T>,
 ): Promise<T> {
@@ -86,13 +114,19 @@ async function cancellable<T>(
 }
 
 /** Puts an exception into words; true if it was a cancel. */
-function failed(error: unknown, file?: string): boolean {
+export function failed(error: unknown, file?: string): boolean {
+  const found = troubleOf(error, file);
+  if (found) state.trouble.value = found;
+  return found === null;
+}
+
+/** An exception in words; null for a cancel. */
+export function troubleOf(error: unknown, file?: string): state.Trouble | null {
   const detail = error instanceof Error ? error.message : String(error);
-  if (error instanceof NoEngine) state.trouble.value = { code: "engine", where: "", detail };
-  else if (!(error instanceof NibbleError)) state.trouble.value = { code: "internal", where: "", detail };
-  else if (error.code === "cancelled") return true;
-  else state.trouble.value = { code: error.code, where: error.where, detail: error.detail, ...(file && { file }) };
-  return false;
+  if (error instanceof NoEngine) return { code: "engine", where: "", detail };
+  if (!(error instanceof NibbleError)) return { code: "internal", where: "", detail };
+  if (error.code === "cancelled") return null;
+  return { code: error.code, where: error.where, detail: error.detail, ...(file && { file }) };
 }
 
 // --- Running the recipe ----------------------------------------------------------------------------------------------
@@ -103,17 +137,27 @@ const refresh = latest(async () => {
   try {
     await cancellable("run", async (options) => {
       const side = state.side.peek();
-      if (result?.side !== side) {
-        const { model, report } = await before.compress(recipeOf(side), options);
+      // Training takes long: sliders show what comes before it.
+      const complete = !learns(side) || learning === side;
+      if (result?.side !== side || (complete && !result.complete)) {
+        const { data } = learnsFrom;
+        const { model, report: made } = await before.compress(recipeOf(complete ? side : withoutLearning(side)), {
+          ...options,
+          ...(complete && learns(side) && data && { data, dataOptions: learnsFrom.options }),
+        });
         if (before !== original) return model.dispose(); // another model was opened meanwhile
         result?.model.dispose();
-        result = { model, side };
+        result = { model, side, complete };
+        const { file } = made;
+        const size = file.before || (state.opened.peek()?.info.file_bytes ?? 0);
+        const report = { ...made, file: { ...file, before: size } };
         batch(() => {
-          state.shown.value = { side, report };
+          state.shown.value = { side, report, complete };
           if (state.trouble.peek()?.code === "bad-recipe") state.trouble.value = null;
         });
       }
       await look(before, result.model);
+      await estimate();
       // Pictures are soon made and not worth ending the engine for, but whoever stopped them meant what was to follow.
       if (options.signal.aborted) throw new NibbleError("cancelled", "", "stopped on request");
     });
@@ -122,8 +166,76 @@ const refresh = latest(async () => {
     if (failed(error) && goBack && good) state.side.value = good.side;
   } finally {
     goBack = false;
+    learning = null;
   }
 });
+
+// --- Bytes -----------------------------------------------------------------------------------------------------------
+
+const COUNTED = 1_000_000; // weights of a model whose bytes are counted without being asked for
+const REST = 400; // ms without a run before that
+
+let counting: ReturnType<typeof setTimeout> | undefined;
+
+/** The byte meter of the newest result, quickly; counted exactly when the page has come to rest. */
+async function estimate(): Promise<void> {
+  const of = result;
+  if (!of) return;
+  clearTimeout(counting);
+  // After looking at another weight the bytes are still the same.
+  const now = state.meter.peek();
+  if (now?.side !== of.side || now.complete !== of.complete) {
+    const bytes = await of.model.bytes({ exact: false });
+    if (of === result) state.meter.value = { side: of.side, complete: of.complete, bytes, compressed: null };
+  }
+  const weights = state.opened.peek()?.info.weight_parameters ?? 0;
+  if (weights <= COUNTED && !state.meter.peek()?.compressed) counting = setTimeout(() => void countBytes(), REST);
+}
+
+/** Codes every weight of the newest result with every coder. */
+export async function countBytes(): Promise<void> {
+  const of = result;
+  if (!of) return;
+  try {
+    await cancellable("bytes", async (options) => {
+      const bytes = await of.model.bytes({ ...options, exact: true });
+      const compressed = new Map<string, state.Compressed>();
+      for (const { name } of bytes.weights) {
+        if (of !== result) return;
+        const packed = await of.model.packed(name);
+        compressed.set(name, {
+          gzip: await compressedSize(packed, "gzip"),
+          brotli: await compressedSize(packed, "brotli"),
+        });
+      }
+      if (of === result) state.meter.value = { side: of.side, complete: of.complete, bytes, compressed };
+    });
+  } catch (error) {
+    if (of === result) failed(error);
+  }
+}
+
+/** Bytes that the browser's own compressor makes of these; null where it has none of that name. */
+async function compressedSize(bytes: Uint8Array, format: string): Promise<number | null> {
+  let stream: CompressionStream;
+  try {
+    stream = new CompressionStream(format as CompressionFormat);
+  } catch {
+    return null; // a TypeError, by which a browser says that it does not know the format
+  }
+  const whole = new Blob([bytes as Uint8Array<ArrayBuffer>]).stream().pipeThrough(stream);
+  return (await new Response(whole).arrayBuffer()).byteLength;
+}
+
+/** Runs the recipe with its training. */
+export async function runAll(): Promise<void> {
+  await refresh.idle();
+  learning = state.side.peek();
+  await refresh.ask();
+}
+
+/** Resolves when no run is going on. */
+export const settled = (): Promise<void> => refresh.idle();
 
 const MEASURED = 4_000_000; // elements; larger weights are not copied to the page just to measure their channels
 
@@ -194,19 +306,35 @@ async function openSource(next: Source, sample: string | null): Promise<void> {
     return;
   }
   if (mine !== opening) return model.dispose();
+  await show(model, next.name, sample);
+}
+
+/** Makes a model that is new in the engine the page's model. */
+export async function adopt(model: Model, file: string): Promise<void> {
+  asked++;
+  opening++;
+  stopping?.controller.abort();
+  await refresh.idle();
+  // A model that never was a file has no size yet: it is what saving it as it is would give.
+  const size = model.info.file_bytes || (await model.export()).length;
+  await show(model, file, null, size);
+}
+
+function show(model: Model, file: string, sample: string | null, size = model.info.file_bytes): Promise<void> {
   result?.model.dispose();
   result = null;
   original?.dispose();
   original = model;
-  const { info } = model;
+  const info = { ...model.info, file_bytes: size };
   const names = info.weights.map(({ name }) => name);
   const weights = [...info.weights].sort((a, b) => b.bytes - a.bytes);
   const keep = info.weights.some(({ name }) => name === state.selected.peek());
   batch(() => {
     // A step for some layers of the last model means nothing here.
     if (state.opened.peek()) state.side.value = fitting(state.side.peek(), names);
-    state.opened.value = { info, file: next.name, sample };
+    state.opened.value = { info, file, sample };
     state.shown.value = null;
+    state.meter.value = null;
     state.picture.value = null;
     state.widths.value = null;
     if (!sample) state.welcomed.value = true;
@@ -215,7 +343,7 @@ async function openSource(next: Source, sample: string | null): Promise<void> {
       state.channel.value = 0;
     }
   });
-  await refresh.ask();
+  return refresh.ask();
 }
 
 const looksLikeMissingData = (detail: string): boolean => /external data|missing file|not given/i.test(detail);
@@ -241,8 +369,15 @@ export async function openSample(id: string): Promise<void> {
 
 const extensionOf = (name: string): string => /\.(\w+)$/.exec(name)?.[1].toLowerCase() ?? "";
 
-/** Files that were dropped, pasted or picked: a recipe, or a model with its external data. */
+/** Files that were dropped, pasted or picked: data, a recipe, or a model with its external data. */
 export async function openFiles(files: readonly File[]): Promise<void> {
+  const data = files.filter(isData);
+  if (data.length > 0) {
+    const { openData } = await import("./behaviour/actions");
+    // One after the other: opening a model stops whatever goes on.
+    await openFiles(files.filter((file) => !isData(file)));
+    return openData(data);
+  }
   if (files.length === 0) return;
   asked++;
   const recipe = files.find((file) => extensionOf(file.name) === "json");
@@ -250,7 +385,7 @@ export async function openFiles(files: readonly File[]): Promise<void> {
     await loadRecipe(await recipe.text());
     return openFiles(files.filter((file) => file !== recipe));
   }
-  const isModel = (file: File): boolean => ["onnx", "safetensors"].includes(extensionOf(file.name));
+  const isModel = (file: File): boolean => ["onnx", "safetensors", "nib"].includes(extensionOf(file.name));
   const main = files.find(isModel) ?? (waiting ? null : files[0]);
   const rest = Object.fromEntries(files.filter((file) => file !== main).map((file) => [file.name, file]));
   if (main) return openSource({ bytes: main, name: main.name, external: rest }, null);
@@ -291,11 +426,19 @@ export function setOwnBits(name: string, bits: number | null): void {
   edit(withOwnBits(state.side.peek(), name, bits));
 }
 
+/** Puts a step where it belongs in the recipe. */
+export function addStep(kind: "cluster" | "train" | "encode"): void {
+  const draft = { cluster: clusterDraft, train: trainDraft, encode: encodeDraft }[kind]();
+  edit(withStep(state.side.peek(), draft));
+}
+
 export function removeStep(index: number): void {
   edit(withoutStep(state.side.peek(), index));
 }
 
 export function select(name: string): void {
+  // What is looked at stays in view where it shows the layer too.
+  if (state.view.peek() !== "activations") state.view.value = "layer";
   if (state.selected.peek() === name) return;
   batch(() => {
     state.selected.value = name;
@@ -327,11 +470,8 @@ export async function loadRecipe(text: string): Promise<void> {
 
 // --- Handing out -----------------------------------------------------------------------------------------------------
 
-/** Name of the compressed file: model.onnx gives model.small.onnx. */
-const outputName = (name: string): string => smallName(name, state.opened.peek()?.info.format ?? "onnx");
-
-/** The compressed file, handed to the browser's download. */
-export async function download(): Promise<void> {
+/** The compressed file, model.small.onnx or its entropy-coded form model.small.nib, handed to the browser's download. */
+export async function download(format: Format = state.opened.peek()?.info.format ?? "onnx"): Promise<void> {
   const file = state.opened.peek()?.file;
   if (!file) return;
   // Waits for the run of what the controls say now.
@@ -339,32 +479,43 @@ export async function download(): Promise<void> {
   const finished = result;
   if (!finished) return;
   try {
-    const bytes = await cancellable("save", (options) => finished.model.export(undefined, options));
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([bytes as Uint8Array<ArrayBuffer>], { type: "application/octet-stream" }));
-    link.download = outputName(file);
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-    state.said.value = { key: "saved", text: link.download };
+    save(await cancellable("save", (options) => finished.model.export(format, options)), smallName(file, format));
   } catch (error) {
     failed(error);
   }
 }
 
-const place = () => ({
-  side: state.side.value,
-  language: language.value,
-  sample: state.opened.value?.sample ?? undefined,
-  layer: state.selected.value ?? undefined,
-});
+/** Hands bytes to the browser's download. */
+export function save(bytes: Uint8Array, name: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([bytes as Uint8Array<ArrayBuffer>], { type: "application/octet-stream" }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  state.said.value = { key: "saved", text: name };
+}
+
+const place = () => {
+  const data = state.wishedData.value;
+  return {
+    side: state.side.value,
+    language: language.value,
+    sample: state.opened.value?.sample ?? undefined,
+    layer: state.selected.value ?? undefined,
+    data: data === "default" || data === "files" ? undefined : data,
+    view: state.view.value,
+  };
+};
 
 /** The hash for what the page shows now. Read inside an effect it follows every change. */
 export const currentHash = (): string => hashOf(place());
 
 /** Puts the page where a hash says. */
 export async function goTo(hash: string): Promise<void> {
-  const { side, language: spoken, sample, layer } = placeOf(hash);
+  const { side, language: spoken, sample, layer, data, view } = placeOf(hash);
   batch(() => {
+    state.view.value = view ?? "layer";
+    if (data) state.wishedData.value = data;
     if (spoken) language.value = spoken;
     if (layer) state.selected.value = layer;
     if (side) state.side.value = side;
@@ -394,7 +545,11 @@ async function copy(text: string, key: "copiedLink" | "copiedCommand" | "copiedR
 export const copyLink = (): Promise<void> => copy(new URL(currentHash(), location.href).href, "copiedLink");
 export const copyCommand = (): Promise<void> => {
   const { file, info } = state.opened.peek() ?? { file: "model.onnx", info: { format: "onnx" } };
-  return copy(commandOf(recipeOf(state.side.peek()), file, info.format), "copiedCommand");
+  const data = state.dataSource.peek();
+  return copy(
+    commandOf(recipeOf(state.side.peek()), file, info.format, data ? dataName(data) : undefined),
+    "copiedCommand",
+  );
 };
 export const copyRecipe = (): Promise<void> =>
   copy(`${JSON.stringify(recipeOf(state.side.peek()), null, 2)}\n`, "copiedRecipe");

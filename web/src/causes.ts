@@ -1,6 +1,6 @@
 // One sentence for the cause behind a number. Each is a claim about the report, so each is worked out from it.
-import type { ModelInfo, Report, WeightInfo, WeightReport } from "nibble-nn";
-import { bytes, count, percent } from "./format";
+import type { ModelInfo, Report, WeightBytes, WeightInfo, WeightReport } from "nibble-nn";
+import { bits, bytes, count, percent } from "./format";
 import { t } from "./words";
 
 export interface Cause {
@@ -11,7 +11,7 @@ export interface Cause {
 
 const WIDE = 3; // how many times wider than the median a channel is before it is worth a sentence
 
-const suffix = (format: ModelInfo["format"]): string => `.${format}`;
+const suffix = (format: Report["file"]["format"]): string => `.${format}`;
 
 /** `widths`: largest magnitude of each output channel before, if known. `on`: whether the recipe may change the layer. */
 export function causesOfLayer(
@@ -54,8 +54,30 @@ export function causesOfLayer(
     const overhead = (report.bytes.packed - codes) / report.bytes.packed;
     if (overhead >= 0.05) fact(t("causeScales", { n: count(report.scales), percent: percent(overhead) }));
   }
+  if (report.clusters !== null && report.stored.includes("float"))
+    fact(t("causeClusters", { stored: report.stored, format: suffix(format), bits: report.bits }));
   if (report.after.sparsity > report.before.sparsity && report.after.sparsity >= 0.05) {
     fact(t("causeZeros", { percent: percent(report.after.sparsity), format: suffix(format) }));
+  }
+  return causes;
+}
+
+/** Sentences about what coding makes of a weight. */
+export function causesOfBytes(of: WeightBytes, elements: number): Cause[] {
+  const causes: Cause[] = [];
+  if (of.entropy === null || of.cabac === null || elements === 0) return causes;
+  const each = (of.entropy * 8) / elements;
+  if (each < 1) causes.push({ kind: "fact", text: t("causeBelowOne", { bits: bits(each) }) });
+  const saved = 1 - of.cabac / of.entropy;
+  if (saved >= 0.02) causes.push({ kind: "fact", text: t("causeNeighbours", { percent: percent(saved) }) });
+  if (of.parts) {
+    const parts = Object.entries(of.parts) as [keyof typeof of.parts, number][];
+    const all = parts.reduce((sum, [, value]) => sum + value, 0);
+    const [name, most] = parts.reduce((best, part) => (part[1] > best[1] ? part : best));
+    if (most > all / 2) {
+      const places = { part: t(`part.${name}`), percent: percent(most / all), bytes: bytes(all) };
+      causes.push({ kind: "fact", text: t("causePart", places) });
+    }
   }
   return causes;
 }

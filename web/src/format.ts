@@ -20,6 +20,20 @@ export function percent(share: number): string {
   return `${format(digits, { maximumFractionDigits: digits < 10 || digits > 99 ? 1 : 0 })} %`;
 }
 
+/** 97.8 %: a share of samples, to a tenth; never "100 %" or "0 %" unless it is exact. */
+export function accuracy(share: number): string {
+  if (share === 0 || share === 1) return `${share * 100} %`;
+  const value = Math.max(0.1, Math.min(99.9, share * 100));
+  return `${format(value, { minimumFractionDigits: 1, maximumFractionDigits: 1 })} %`;
+}
+
+/** Percentage points of a difference of shares: 1.2; "< 0.1" where there is one at all. */
+export function points(difference: number): string {
+  const value = difference * 100;
+  if (value > 0 && value < 0.1) return "< 0.1";
+  return format(value, { maximumFractionDigits: Math.abs(value) < 10 ? 1 : 0 }).replace(/^-/, "−");
+}
+
 const UNITS = ["B", "KB", "MB", "GB"];
 
 /** Decimal units (1 KB = 1000 bytes), three significant digits. */

@@ -3,6 +3,8 @@
 import { effect } from "@preact/signals";
 import { render } from "preact";
 import * as actions from "./actions";
+import { fetchBehaviour } from "./behaviour_link";
+import { filesOf } from "./files";
 import { bytes } from "./format";
 import { language } from "./language";
 import { fetchLessons } from "./lesson_link";
@@ -58,6 +60,7 @@ void opening.then(() => {
       history.replaceState(null, "", hash);
     }, 300);
   });
+  void fetchBehaviour();
   (window.requestIdleCallback ?? setTimeout)(() => void fetchLessons());
 });
 addEventListener("hashchange", () => {
@@ -79,7 +82,7 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   depth = 0;
   dragging.value = false;
-  void actions.openFiles([...(event.dataTransfer?.files ?? [])]);
+  void filesOf(event.dataTransfer).then(actions.openFiles);
 });
 addEventListener("paste", (event) => {
   const typing = event.target instanceof HTMLInputElement && event.target.type === "number";

@@ -1,6 +1,16 @@
 // The recipe as the page's form holds it (a draft), and its three other faces: the engine's recipe, the address's hash,
 // the command line. A draft keeps every field, also those that do not apply now, so that switching back loses nothing.
-import type { LayerFilter, PruneStep, QuantizeStep, Recipe, Step } from "nibble-nn";
+import type {
+  ClusterStep,
+  EncodeStep,
+  LayerFilter,
+  PruneStep,
+  QuantizeStep,
+  Recipe,
+  Step,
+  TrainChoice,
+  TrainStep,
+} from "nibble-nn";
 
 /** Sets weights to zero. Fields as in PruneStep. */
 export interface PruneDraft {
@@ -33,7 +43,38 @@ export interface QuantizeDraft {
   layers: LayerFilter;
 }
 
-export type StepDraft = PruneDraft | QuantizeDraft;
+/** Weights share a few values. Fields as in ClusterStep. */
+export interface ClusterDraft {
+  kind: "cluster";
+  on: boolean;
+  bits: number;
+  initial: "linear" | "density" | "random";
+  layers: LayerFilter;
+}
+
+/** How the .nib file is coded. Fields as in EncodeStep. */
+export interface EncodeDraft {
+  kind: "encode";
+  on: boolean;
+  coder: "auto" | "huffman" | "rans" | "cabac";
+  /** Loss that a bit is worth; 0 leaves the levels as they are. */
+  lambda: number;
+  importance: "none" | "diagonal" | "hessian";
+  quantized_form: boolean;
+  layers: LayerFilter;
+}
+
+/** Fine-tunes the model on the page's data. */
+export interface TrainDraft {
+  kind: "train";
+  on: boolean;
+  /** Fields as in TrainStep; what the form has no control for is kept as it came. */
+  choice: TrainChoice;
+  /** Always empty: training is of the whole model. */
+  layers: LayerFilter;
+}
+
+export type StepDraft = PruneDraft | QuantizeDraft | ClusterDraft | TrainDraft | EncodeDraft;
 
 /** One side of the page: a recipe being edited. A second side is a second object of this type. */
 export interface Side {
@@ -70,6 +111,32 @@ export const quantizeDraft = (): QuantizeDraft => ({
   layers: {},
 });
 
+/** What a training starts with in the form. */
+export const firstChoice = (): TrainChoice => ({
+  epochs: 5,
+  batch: 32,
+  optimizer: "adam",
+  // Three times the engine's default: the page's data are few, and so are the steps.
+  learning_rate: 0.003,
+  schedule: "cosine",
+  keep_masks: true,
+  keep_grids: true,
+});
+
+export const trainDraft = (): TrainDraft => ({ kind: "train", on: true, choice: firstChoice(), layers: {} });
+
+export const clusterDraft = (): ClusterDraft => ({ kind: "cluster", on: true, bits: 4, initial: "linear", layers: {} });
+
+export const encodeDraft = (): EncodeDraft => ({
+  kind: "encode",
+  on: true,
+  coder: "auto",
+  lambda: 0,
+  importance: "none",
+  quantized_form: true,
+  layers: {},
+});
+
 export const firstSide = (): Side => ({ seed: 0, steps: [pruneDraft(), quantizeDraft()] });
 
 // --- Draft to recipe and back ----------------------------------------------------------------------------------------
@@ -88,6 +155,18 @@ export function stepOf(draft: StepDraft): Step {
     const amount = share ? { ...share, scope: draft.scope } : { threshold: draft.threshold };
     return { kind: "prune", ...amount, criterion: "magnitude", pattern: draft.pattern, ...layers };
   }
+  if (draft.kind === "train") return { kind: "train", ...fittingChoice(draft.choice) };
+  if (draft.kind === "cluster") return { kind: "cluster", bits: draft.bits, initial: draft.initial, ...layers };
+  if (draft.kind === "encode") {
+    const { coder, lambda, importance, quantized_form } = draft;
+    return {
+      kind: "encode",
+      coder,
+      ...(lambda > 0 && { lambda, importance }),
+      ...(!quantized_form && { quantized_form }),
+      ...(lambda > 0 && layers),
+    };
+  }
   const { bits, symmetric, granularity } = draft;
   return {
     kind: "quantize",
@@ -99,6 +178,28 @@ export function stepOf(draft: StepDraft): Step {
     ...layers,
   };
 }
+
+/** `choice` without the fields that belong to another optimizer or schedule. */
+export function fittingChoice(choice: TrainChoice): TrainChoice {
+  const { momentum, step_epochs, step_factor, ...rest } = definedOnly(choice);
+  return {
+    ...rest,
+    ...(rest.optimizer === "sgd" && momentum !== undefined && { momentum }),
+    ...(rest.schedule === "step" && definedOnly({ step_epochs, step_factor })),
+  };
+}
+
+/** Whether a step looks at data, which no slider should wait for: training, and importance that data tell. */
+export const needsData = (step: StepDraft): boolean =>
+  step.kind === "train" || (step.kind === "encode" && step.lambda > 0 && step.importance !== "none");
+
+export const learns = (side: Side): boolean => side.steps.some((step) => step.on && needsData(step));
+
+/** `side` as it is before anything is learned: what is shown while its sliders move. */
+export const withoutLearning = (side: Side): Side => ({
+  ...side,
+  steps: side.steps.filter((step) => !needsData(step)),
+});
 
 /** What is run and shared: the steps that are switched on. */
 export const recipeOf = (side: Side): Recipe => ({
@@ -122,13 +223,35 @@ function draftOfQuantize(step: QuantizeStep): QuantizeDraft {
   return { ...quantizeDraft(), ...definedOnly(scheme), ...definedOnly(rest), layers: layers ?? {} };
 }
 
+const draftOfCluster = ({ layers, ...step }: ClusterStep): ClusterDraft => ({
+  ...clusterDraft(),
+  ...definedOnly(step),
+  layers: layers ?? {},
+});
+
+const draftOfEncode = ({ layers, ...step }: EncodeStep): EncodeDraft => ({
+  ...encodeDraft(),
+  ...definedOnly(step),
+  layers: layers ?? {},
+});
+
+function draftOfTrain({ kind: _kind, ...choice }: TrainStep): TrainDraft {
+  return { ...trainDraft(), choice: definedOnly(choice) };
+}
+
+/** Without what is undefined, or null, as a checked recipe says that a field does not apply. */
 const definedOnly = <T extends object>(object: T): T =>
-  Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as T;
+  Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined && value !== null)) as T;
 
 /** The form for a recipe that the engine has checked. */
 export const sideOf = (recipe: Recipe): Side => ({
   seed: recipe.seed ?? 0,
-  steps: recipe.steps.map((step) => (step.kind === "prune" ? draftOfPrune(step) : draftOfQuantize(step))),
+  steps: recipe.steps.map((step): StepDraft => {
+    if (step.kind === "prune") return draftOfPrune(step);
+    if (step.kind === "quantize") return draftOfQuantize(step);
+    if (step.kind === "cluster") return draftOfCluster(step);
+    return step.kind === "encode" ? draftOfEncode(step) : draftOfTrain(step);
+  }),
 });
 
 // --- Layers ----------------------------------------------------------------------------------------------------------
@@ -148,8 +271,9 @@ export const includes = ({ include, exclude }: LayerFilter, name: string): boole
 
 /** Whether any step would change this weight. */
 export const takesPart = (side: Side, name: string): boolean => {
-  const on = side.steps.filter((step) => step.on);
-  return (on.length > 0 ? on : side.steps).some((step) => includes(step.layers, name));
+  const steps = side.steps.filter(({ kind }) => kind !== "train" && kind !== "encode");
+  const on = steps.filter((step) => step.on);
+  return (on.length > 0 ? on : steps).some((step) => includes(step.layers, name));
 };
 
 /** `side` for a model of these weights: without the steps whose include finds none of them. */
@@ -176,7 +300,8 @@ export function withLayer(side: Side, name: string, on: boolean, names: string[]
   };
   // A layer with bits of its own stays out of the step that it was taken from.
   const own = side.steps.some((step) => isOwn(step, name));
-  const concerns = (step: StepDraft): boolean => !(on && own && step.kind === "quantize" && !isOwn(step, name));
+  const concerns = (step: StepDraft): boolean =>
+    step.kind !== "train" && !(on && own && step.kind === "quantize" && !isOwn(step, name));
   return {
     ...side,
     steps: side.steps.map((step) => (concerns(step) ? { ...step, layers: change(step.layers) } : step)),
@@ -218,7 +343,10 @@ export function withOwnBits(side: Side, name: string, bits: number | null): Side
     return { ...side, steps: steps.map((step, i) => (i === shared ? join(step) : step)) };
   }
   const like = steps.find((step) => step.kind === "quantize") ?? quantizeDraft();
-  return { ...side, steps: [...steps, { ...like, bits, on: true, layers: { include: [name] } }] };
+  // Training comes after all quantizing, where it stood after it.
+  const last = steps.findLastIndex((step) => step.kind === "quantize");
+  const own: QuantizeDraft = { ...like, bits, on: true, layers: { include: [name] } };
+  return { ...side, steps: last < 0 ? [...steps, own] : steps.toSpliced(last + 1, 0, own) };
 }
 
 /** `side` without step `index`; layers that had it as their own go back to the others. */
@@ -239,11 +367,27 @@ export interface Place {
   /** Which sample model, and which of its weights is looked at. */
   sample?: string;
   layer?: string;
+  /** Data that are made from a seed, or that there shall be none. */
+  data?: GeneratedData | "none";
+  /** Which part of the page is looked at. */
+  view?: View;
 }
+
+export interface GeneratedData {
+  kind: "digits" | "linear";
+  seed: number;
+  n: number;
+}
+
+export const VIEWS = ["layer", "mistakes", "activations", "draw", "train"] as const;
+export type View = (typeof VIEWS)[number];
+
+/** Most samples that the page makes. */
+export const MOST_SAMPLES = 60_000;
 
 // #lang=en&sample=simplenet&seed=0&prune=off,sparsity:0.8,scope:global&quantize=bits:8,exclude:fc2.weight
 // Steps in order, fields of the recipe by their own names, "off" for a step that is switched off.
-export function hashOf({ side, language, sample, layer }: Place): string {
+export function hashOf({ side, language, sample, layer, data, view }: Place): string {
   const pairs: string[] = [];
   const add = (key: string, value: string | undefined): void => {
     if (value !== undefined) pairs.push(`${key}=${value}`);
@@ -251,9 +395,11 @@ export function hashOf({ side, language, sample, layer }: Place): string {
   add("lang", language);
   add("sample", sample && encodeURIComponent(sample));
   add("layer", layer && encodeURIComponent(layer));
+  if (view !== "layer") add("view", view);
+  add("data", data && (data === "none" ? data : `${data.kind},seed:${data.seed},n:${data.n}`));
   add("seed", String(side.seed));
   for (const draft of side.steps) {
-    const { kind, layers, ...step } = stepOf(draft);
+    const { kind, layers, ...step } = { layers: undefined, ...stepOf(draft) };
     const flat: object =
       "scheme" in step ? { ...step.scheme, ...step, scheme: undefined } : { ...step, criterion: undefined };
     const fields = Object.entries(flat).filter(([, value]) => value !== undefined);
@@ -296,6 +442,39 @@ const READ: Record<string, (text: string) => string | number | boolean | undefin
   sigmas: between(0.1, 100),
   rounding: oneOf("nearest", "stochastic"),
 };
+const READ_TRAIN: typeof READ = {
+  epochs: between(1, 10000, true),
+  batch: between(1, 65536, true),
+  loss: oneOf("cross_entropy", "mean_squared"),
+  optimizer: oneOf("sgd", "adam", "adamw"),
+  learning_rate: between(1e-9, 100),
+  momentum: between(0, 0.999999),
+  weight_decay: between(0, 100),
+  schedule: oneOf("constant", "cosine", "step"),
+  warmup: between(0, 10000),
+  step_epochs: between(1, 10000, true),
+  step_factor: between(1e-6, 1),
+  clip_norm: between(0, 1e9),
+  keep_masks: truth,
+  keep_grids: truth,
+  patience: between(0, 10000, true),
+};
+
+const READ_CLUSTER: typeof READ = { bits: between(1, 8, true), initial: oneOf("linear", "density", "random") };
+const READ_ENCODE: typeof READ = {
+  coder: oneOf("auto", "huffman", "rans", "cabac"),
+  lambda: between(0, 1),
+  importance: oneOf("none", "diagonal", "hessian"),
+  quantized_form: truth,
+};
+const KNOWN: Record<StepDraft["kind"], typeof READ> = {
+  prune: READ,
+  quantize: READ,
+  cluster: READ_CLUSTER,
+  train: READ_TRAIN,
+  encode: READ_ENCODE,
+};
+const KINDS = Object.keys(KNOWN) as StepDraft["kind"][];
 
 const decode = (text: string): string | undefined => {
   try {
@@ -315,14 +494,31 @@ export function placeOf(hash: string): Omit<Place, "side"> & { side: Side | null
     if (key === "lang" && (text === "en" || text === "zh")) place.language = text;
     if (key === "sample") place.sample = decode(text);
     if (key === "layer") place.layer = decode(text);
+    if (key === "view") place.view = VIEWS.find((view) => view === text);
+    if (key === "data") place.data = dataOfHash(text);
     if (key === "seed") seed = between(0, Number.MAX_SAFE_INTEGER, true)(text);
-    if (key === "prune" || key === "quantize") steps.push(stepOfHash(key, text));
+    const kind = KINDS.find((known) => known === key);
+    if (kind) steps.push(stepOfHash(kind, text));
   }
   if (seed !== undefined || steps.length > 0) place.side = { seed: seed ?? 0, steps: withBoth(steps) };
   return place;
 }
 
-function stepOfHash(kind: "prune" | "quantize", text: string): StepDraft {
+function dataOfHash(text: string): Place["data"] {
+  if (text === "none") return "none";
+  const [kind, ...fields] = text.split(",");
+  if (kind !== "digits" && kind !== "linear") return undefined;
+  const data: GeneratedData = { kind, seed: 1, n: 2000 };
+  for (const field of fields) {
+    const [key, value = ""] = splitOnce(field, ":");
+    if (key === "seed") data.seed = between(0, Number.MAX_SAFE_INTEGER, true)(value) ?? data.seed;
+    if (key === "n") data.n = between(20, MOST_SAMPLES, true)(value) ?? data.n;
+  }
+  return data;
+}
+
+function stepOfHash(kind: StepDraft["kind"], text: string): StepDraft {
+  const known = KNOWN[kind];
   const values: Record<string, string | number | boolean> = {};
   const layers: LayerFilter = {};
   let on = true;
@@ -332,9 +528,12 @@ function stepOfHash(kind: "prune" | "quantize", text: string): StepDraft {
     if (part === "off") on = false;
     if (value === undefined) continue;
     if (key === "include" || key === "exclude") (layers[key] ??= []).push(value);
-    const read = Object.hasOwn(READ, key) ? READ[key](value) : undefined;
+    const read = Object.hasOwn(known, key) ? known[key](value) : undefined;
     if (read !== undefined) values[key] = read;
   }
+  if (kind === "train") return { ...trainDraft(), on, choice: { ...firstChoice(), ...values } };
+  if (kind === "cluster") return { ...clusterDraft(), ...values, on, layers };
+  if (kind === "encode") return { ...encodeDraft(), ...values, on, layers };
   const step =
     kind === "prune"
       ? draftOfPrune(values as Partial<PruneStep> as PruneStep)
@@ -342,11 +541,23 @@ function stepOfHash(kind: "prune" | "quantize", text: string): StepDraft {
   return { ...step, on, layers };
 }
 
-/** The form always offers both kinds; a recipe without one of them gets it switched off. */
+/** The form always offers pruning and quantizing; a recipe without one of them gets it switched off. */
 export function withBoth(steps: StepDraft[]): StepDraft[] {
   const prune = steps.some((step) => step.kind === "prune") ? [] : [pruneDraft()];
   const quantize = steps.some((step) => step.kind === "quantize") ? [] : [{ ...quantizeDraft(), on: false }];
-  return [...prune, ...steps, ...quantize];
+  const late = steps.findIndex((step) => step.kind === "train" || step.kind === "encode");
+  return [...prune, ...steps.toSpliced(late < 0 ? steps.length : late, 0, ...quantize)];
+}
+
+/** `side` with one step more, where it belongs: shared values after pruning and quantizing, then training, then coding. */
+export function withStep(side: Side, step: ClusterDraft | TrainDraft | EncodeDraft): Side {
+  const ORDER = { prune: 0, quantize: 0, cluster: 1, train: 2, encode: 3 };
+  const place = side.steps.findIndex(({ kind }) => ORDER[kind] > ORDER[step.kind]);
+  // A weight lies on a grid or has a codebook, not both.
+  const others = side.steps.map((other) =>
+    step.kind === "cluster" && other.kind === "quantize" ? { ...other, on: false } : other,
+  );
+  return { ...side, steps: others.toSpliced(place < 0 ? others.length : place, 0, step) };
 }
 
 const splitOnce = (text: string, mark: string): [string, string?] => {
@@ -356,22 +567,34 @@ const splitOnce = (text: string, mark: string): [string, string?] => {
 
 // --- The command line ------------------------------------------------------------------------------------------------
 
-/** Name of the compressed file: model.onnx gives model.small.onnx, and so does a model.pb that holds ONNX. */
+/** Name of the compressed file: model.onnx and model.nib give model.small.onnx, and so does a model.pb that holds ONNX. */
 export const smallName = (name: string, format: string): string =>
-  `${name.replace(new RegExp(`\\.${format}$`, "i"), "")}.small.${format}`;
+  `${name.replace(new RegExp(`\\.(${format}|onnx|safetensors|nib)$`, "i"), "")}.small.${format}`;
 
 const quote = (text: string): string => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
+/** What the command calls data: those made from a seed by their spec, files by their names, folders by theirs. */
+export function dataName(data: GeneratedData | { kind: "files"; names: string[] }): string {
+  if (data.kind !== "files") return `${data.kind}:seed=${data.seed},n=${data.n}`;
+  return quote([...new Set(data.names.map((name) => name.split("/")[0]))].join(","));
+}
+
 /** The command that gives the same file. Flags say one step of each kind, prune first and both with the same layers;
- *  any other recipe goes in as JSON through standard input. */
-export function commandOf(recipe: Recipe, model: string, format: string): string {
-  const output = smallName(model, format);
+ *  any other recipe goes in as JSON through standard input. `data`: what it learns from (see dataName). A recipe that
+ *  says how to code gives a .nib file. */
+export function commandOf(recipe: Recipe, model: string, format: string, data = "DATA"): string {
+  const output = smallName(model, recipe.steps.some(({ kind }) => kind === "encode") ? "nib" : format);
   const prune = recipe.steps.filter((step) => step.kind === "prune");
   const quantize = recipe.steps.filter((step) => step.kind === "quantize");
-  const same = new Set(recipe.steps.map((step) => JSON.stringify(step.layers ?? {}))).size <= 1;
+  const learning = sideOf(recipe).steps.some(needsData);
+  const filters = [...prune, ...quantize].map(({ layers }) => layers ?? {});
+  const same = new Set(filters.map((layers) => JSON.stringify(layers))).size <= 1;
   const ordered = prune.length === 0 || recipe.steps[0].kind === "prune";
-  if (recipe.steps.length === 0 || prune.length > 1 || quantize.length > 1 || !same || !ordered) {
-    return `echo ${quote(JSON.stringify(recipe))} | npx nibble-nn compress ${quote(model)} --recipe - -o ${quote(output)}`;
+  const others = recipe.steps.length > prune.length + quantize.length;
+  const plain = prune.length <= 1 && quantize.length <= 1 && same && ordered && !others;
+  if (recipe.steps.length === 0 || !plain) {
+    const from = learning ? ` --data ${data}` : "";
+    return `echo ${quote(JSON.stringify(recipe))} | npx nibble-nn compress ${quote(model)} --recipe -${from} -o ${quote(output)}`;
   }
   const flags: string[] = [];
   const add = (name: string, value: string | number | boolean | undefined): void => {
@@ -379,13 +602,12 @@ export function commandOf(recipe: Recipe, model: string, format: string): string
     if (name === "symmetric") flags.push(value ? "--symmetric" : "--asymmetric");
     else flags.push(`--${name.replaceAll("_", "-")}`, quote(String(value)));
   };
-  for (const step of recipe.steps) {
+  for (const step of [...prune, ...quantize]) {
     const { kind: _kind, layers: _layers, ...rest } = step;
     const flat = "scheme" in rest ? { ...rest.scheme, ...rest, scheme: undefined } : { ...rest, criterion: undefined };
     for (const [name, value] of Object.entries(flat)) add(name, value);
   }
-  for (const key of ["include", "exclude"] as const)
-    for (const glob of recipe.steps[0].layers?.[key] ?? []) add(key, glob);
+  for (const key of ["include", "exclude"] as const) for (const glob of filters[0]?.[key] ?? []) add(key, glob);
   if (recipe.seed) add("seed", recipe.seed);
   return `npx nibble-nn compress ${quote(model)} ${flags.join(" ")} -o ${quote(output)}`;
 }

@@ -1,7 +1,17 @@
 // What the page knows. Plain data without DOM: views read these signals, actions write them.
 import { computed, signal } from "@preact/signals";
-import type { ErrorCode, ModelInfo, Progress, Report, WeightInfo, WeightPicture, WeightReport } from "nibble-nn";
-import { firstSide, takesPart, type Side } from "./recipe";
+import type {
+  ByteReport,
+  ErrorCode,
+  ModelInfo,
+  Progress,
+  Report,
+  WeightBytes,
+  WeightInfo,
+  WeightPicture,
+  WeightReport,
+} from "nibble-nn";
+import { firstSide, learns, takesPart, type GeneratedData, type Side, type View } from "./recipe";
 
 /** The recipe being edited. (Comparing two recipes will be a second signal of this type.) */
 export const side = signal<Side>(firstSide());
@@ -22,11 +32,50 @@ export const starting = signal(false);
 export interface Shown {
   side: Side;
   report: Report;
+  /** Whether the recipe's training was part of the run; without one in the recipe it always was. */
+  complete: boolean;
 }
 export const shown = signal<Shown | null>(null);
 
+/** What general compressors make of a weight's packed codes, in bytes; null where the browser has no such compressor. */
+export interface Compressed {
+  gzip: number | null;
+  brotli: number | null;
+}
+
+/** Where the bytes of the shown result's .nib file go: estimated while sliders move, then counted. */
+export interface Meter {
+  /** The run that it is of. */
+  side: Side;
+  complete: boolean;
+  bytes: ByteReport;
+  /** By weight, once counted. */
+  compressed: Map<string, Compressed> | null;
+}
+export const meter = signal<Meter | null>(null);
+
 /** Name of the weight that is looked at. */
 export const selected = signal<string | null>(null);
+
+/** Which part of the page is looked at: the selected layer's weights, or something that the model does. */
+export const view = signal<View>("layer");
+
+/** The data that the page is to have: what fits the model ("default": the samples have digits, others none), made from a
+ *  seed, the user's files, or none. */
+export const wishedData = signal<GeneratedData | "default" | "files" | "none">("default");
+
+/** Where the data that are open come from; null: there are none. */
+export const dataSource = signal<GeneratedData | { kind: "files"; names: string[] } | null>(null);
+
+/** Whether there are data to learn from. */
+export const hasData = computed(() => dataSource.value !== null);
+
+/** Whether there are data, or will be in a moment. */
+export const accuracyComes = computed(() => {
+  const wished = wishedData.value;
+  if (wished === "none") return false;
+  return hasData.value || wished !== "default" || Boolean(opened.value?.sample);
+});
 
 /** How the layers are listed: as in the model, largest in the file first, or largest error first. */
 export type Order = "model" | "size" | "sqnr";
@@ -44,7 +93,7 @@ export const widths = signal<{ name: string; values: Float32Array } | null>(null
 /** Long work going on, for the progress bar; null when none or when it has only just begun. */
 export interface Work {
   /** What the user asked for. */
-  task: "open" | "run" | "save";
+  task: "open" | "run" | "save" | "data" | "bytes";
   phase: Progress["phase"] | null;
   item: string;
   fraction: number;
@@ -55,6 +104,11 @@ export const work = signal<Work | null>(null);
 
 /** Whether the recipe has changed since the run that is shown. */
 export const stale = computed(() => shown.value !== null && shown.value.side !== side.value);
+
+/** Whether the recipe trains, and the numbers shown are of before that. */
+export const untrained = computed(
+  () => learns(side.value) && !(shown.value?.side === side.value && shown.value.complete),
+);
 
 /** Something went wrong: what, where, and what to do about it. */
 export interface Trouble {
@@ -68,7 +122,15 @@ export const trouble = signal<Trouble | null>(null);
 
 /** A few words to confirm what was just done ("Copied"); key of words.ts. */
 export const said = signal<{
-  key: "copiedLink" | "copiedCommand" | "copiedRecipe" | "recipeLoaded" | "saved" | "cancelled";
+  key:
+    | "copiedLink"
+    | "copiedCommand"
+    | "copiedRecipe"
+    | "recipeLoaded"
+    | "saved"
+    | "cancelled"
+    | "trainingKept"
+    | "trainedOpened";
   text?: string;
 } | null>(null);
 
@@ -93,9 +155,13 @@ export interface Layer {
   info: WeightInfo;
   /** null until the first run has ended. */
   report: WeightReport | null;
+  /** null until measured. */
+  bytes: WeightBytes | null;
   /** Whether the recipe being edited changes it. */
   on: boolean;
 }
+
+const bytesOf = computed(() => new Map(meter.value?.bytes.weights.map((weight) => [weight.name, weight])));
 
 const reports = computed(() => new Map(shown.value?.report.weights.map((weight) => [weight.name, weight])));
 
@@ -104,6 +170,7 @@ export const layers = computed<Layer[]>(
     opened.value?.info.weights.map((info) => ({
       info,
       report: reports.value.get(info.name) ?? null,
+      bytes: bytesOf.value.get(info.name) ?? null,
       on: takesPart(side.value, info.name),
     })) ?? [],
 );

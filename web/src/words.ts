@@ -18,16 +18,17 @@ const words = {
   // First screen
   welcomeTitle: { en: "Drop a model anywhere", zh: "把模型拖到任意位置" },
   welcomeText: {
-    en: "ONNX or safetensors; paste or pick it if you like. Nothing is uploaded.",
-    zh: "支持 ONNX 与 safetensors，也可粘贴或选择文件。不会上传任何内容。",
+    en: "ONNX, safetensors or .nib; paste or pick it if you like. Nothing is uploaded.",
+    zh: "支持 ONNX、safetensors 与 .nib，也可粘贴或选择文件。不会上传任何内容。",
   },
   pick: { en: "Pick a file", zh: "选择文件" },
+  moreSamples: { en: "More samples…", zh: "更多示例…" },
   orSample: { en: "Or take a sample", zh: "或使用示例模型" },
   close: { en: "Close", zh: "关闭" },
   dropHere: { en: "Drop to open", zh: "松开即可打开" },
   dropHint: {
-    en: "A model, a model with its external data, or a recipe (JSON)",
-    zh: "模型、模型及其外部数据，或配方（JSON）",
+    en: "A model, a model with its external data, data to try it on, or a recipe (JSON)",
+    zh: "模型、模型及其外部数据、用于测试的数据，或配方（JSON）",
   },
   starting: { en: "Starting…", zh: "正在启动…" },
 
@@ -67,6 +68,8 @@ const words = {
   yourFile: { en: "Your file", zh: "压缩后的文件" },
   ofBefore: { en: "{percent} of {before}", zh: "原大小 {before} 的 {percent}" },
   download: { en: "Download", zh: "下载" },
+  downloadNib: { en: "Download .nib", zh: "下载 .nib" },
+  nibSize: { en: "Entropy coded, as .nib", zh: "熵编码后（.nib）" },
   working: { en: "Working…", zh: "计算中…" },
   smaller: { en: "{times} times smaller", zh: "缩小为 1/{times}" },
   larger: { en: "larger than before", zh: "比原来更大" },
@@ -85,12 +88,97 @@ const words = {
   bytesRestHint: { en: "graph, names, biases", zh: "计算图、名称、偏置" },
   ofAll: { en: "whole model", zh: "整个模型" },
 
+  // Byte meter
+  meterTitle: { en: "Entropy coded", zh: "熵编码" },
+  meterHint: {
+    en: "What other forms of the same packed codes take; a .nib file has the smallest for each weight.",
+    zh: "同样的编码以其他形式存储所占的字节；.nib 对每个权重取最小者。",
+  },
+  meterEstimated: { en: "estimated", zh: "估算" },
+  meterCounted: { en: "counted", zh: "精确" },
+  meterCount: { en: "Count exactly", zh: "精确计算" },
+  meterFloat: {
+    en: "This weight has no levels, being neither quantized nor clustered; a .nib file codes its floats.",
+    zh: "该权重既未量化也未聚类，没有量化级；.nib 直接编码其浮点数。",
+  },
+  meterGzip: { en: "gzip of the codes", zh: "对编码做 gzip" },
+  meterBrotli: { en: "brotli of the codes", zh: "对编码做 brotli" },
+  meterScales: { en: "scales", zh: "缩放因子" },
+  meterEntropy: { en: "Entropy", zh: "熵" },
+  meterEntropyHint: { en: "order 0: the bound for codes that see no neighbours", zh: "零阶：不看相邻权重的编码之下限" },
+  meterHuffman: { en: "Huffman", zh: "霍夫曼" },
+  meterIndexHint: { en: "of which relative indices {bytes}", zh: "其中相对索引 {bytes}" },
+  meterRans: { en: "rANS", zh: "rANS" },
+  meterRansHint: { en: "decodes fastest", zh: "解码最快" },
+  meterCabac: { en: "Arithmetic", zh: "算术编码" },
+  meterCabacHint: { en: "adaptive, sees neighbours", zh: "自适应，参考相邻权重" },
+  meterNib: { en: "In the .nib file", zh: "在 .nib 文件中" },
+  meterNibLayer: { en: "coded as {coder}, with scales", zh: "以 {coder} 编码，含缩放因子" },
+  meterNibTotal: { en: "graph {header}, other tensors {others}", zh: "计算图 {header}，其他张量 {others}" },
+  meterFile: { en: "The .nib file", zh: "整个 .nib 文件" },
+  meterSome: {
+    en: "The bars above it are of the {n} weights of {all} that have levels.",
+    zh: "其上各条仅含 {all} 个权重中有量化级的 {n} 个。",
+  },
+  partBits: { en: "{bits} bit each", zh: "每个 {bits} 比特" },
+  meterParts: { en: "Where the bits of a level go", zh: "一个量化级的比特去向" },
+  "part.significance": { en: "zero or not", zh: "是否为零" },
+  "part.sign": { en: "sign", zh: "符号" },
+  "part.magnitude": { en: "magnitude", zh: "大小" },
+  "part.remainder": { en: "remainder", zh: "余量" },
+
   // Recipe
   recipe: { en: "Recipe", zh: "压缩配方" },
   prune: { en: "Prune", zh: "剪枝" },
   pruneHint: { en: "set small weights to zero", zh: "把小权重置零" },
   quantize: { en: "Quantize", zh: "量化" },
   quantizeHint: { en: "fewer bits per weight", zh: "减少每个权重的位数" },
+  train: { en: "Train", zh: "训练" },
+  trainHint: { en: "fine-tune on the data", zh: "在数据上微调" },
+  addTraining: { en: "Fine-tune after these steps", zh: "在这些步骤之后微调" },
+  addCluster: { en: "Share a few values among weights", zh: "让权重共享少数几个值" },
+  addEncode: { en: "Choose how the .nib file is coded", zh: "选择 .nib 文件的编码方式" },
+  cluster: { en: "Share values", zh: "权重共享" },
+  clusterHint: { en: "k-means: a few values for all weights", zh: "k 均值：所有权重只取少数几个值" },
+  clusterBitsValue: { en: "{n} shared values", zh: "{n} 个共享值" },
+  initial: { en: "Start of k-means", zh: "k 均值起点" },
+  "initial.linear": { en: "Linear", zh: "均匀" },
+  "initial.density": { en: "Density", zh: "分位数" },
+  "initial.random": { en: "Random", zh: "随机" },
+  encode: { en: "Encode", zh: "编码" },
+  encodeHint: { en: "how the .nib file is written", zh: ".nib 文件的写法" },
+  coder: { en: "Coder", zh: "编码器" },
+  "coder.auto": { en: "Smallest", zh: "最小" },
+  "coder.cabac": { en: "Arithmetic", zh: "算术" },
+  "coder.rans": { en: "rANS", zh: "rANS" },
+  "coder.huffman": { en: "Huffman", zh: "霍夫曼" },
+  lambda: { en: "Lambda", zh: "λ" },
+  lambdaOff: { en: "off", zh: "关" },
+  lambdaValue: { en: "a bit is worth a loss of {value}", zh: "一个比特值 {value} 的损失" },
+  importance: { en: "Errors weighed by", zh: "误差的权重" },
+  "importance.none": { en: "Size", zh: "大小" },
+  "importance.diagonal": { en: "Curvature", zh: "曲率" },
+  "importance.hessian": { en: "Hessian", zh: "海森矩阵" },
+  quantized_form: { en: "Can be decoded to integer weights too", zh: "也可解码为整数权重" },
+  runAll: { en: "Run with the data", zh: "用数据运行" },
+  untrained: {
+    en: "The numbers are of before what learns from data, which runs when you say so.",
+    zh: "当前数字不含需要数据的步骤；这些步骤由您手动开始。",
+  },
+  untrainedNoData: { en: "This needs data: choose some above.", zh: "此步骤需要数据：请在上方选择。" },
+  trained: { en: "What learns from data is in these numbers.", zh: "这些数字已包含从数据中学到的内容。" },
+  epochs: { en: "Epochs", zh: "轮数" },
+  epochsValue: { en: "{n} passes over the training data", zh: "遍历训练数据 {n} 次" },
+  batch: { en: "Batch", zh: "批大小" },
+  batchValue: { en: "{n} samples per step", zh: "每步 {n} 个样本" },
+  optimizer: { en: "Optimizer", zh: "优化器" },
+  learning_rate: { en: "Learning rate", zh: "学习率" },
+  schedule: { en: "Schedule", zh: "学习率变化" },
+  "schedule.constant": { en: "Constant", zh: "恒定" },
+  "schedule.cosine": { en: "Cosine", zh: "余弦" },
+  "schedule.step": { en: "Steps", zh: "阶梯" },
+  keep_masks: { en: "Pruned weights stay zero", zh: "剪掉的权重保持为零" },
+  keep_grids: { en: "Quantized weights stay on their grid", zh: "量化的权重保持在网格上" },
   stepOn: { en: "Use this step: {step}", zh: "启用此步骤：{step}" },
   by: { en: "Remove by", zh: "移除方式" },
   "by.sparsity": { en: "Share", zh: "比例" },
@@ -146,6 +234,11 @@ const words = {
   copiedRecipe: { en: "Recipe copied", zh: "配方已复制" },
   recipeLoaded: { en: "Recipe loaded", zh: "配方已载入" },
   saved: { en: "Saved as {text}", zh: "已保存为 {text}" },
+  trainingKept: {
+    en: "Training stopped. The best weights so far are kept.",
+    zh: "训练已停止，保留目前最好的权重。",
+  },
+  trainedOpened: { en: "The trained model is now the one that is open", zh: "训练后的模型现已打开" },
   cancelled: { en: "Stopped. The last result stays.", zh: "已停止，保留上一次结果。" },
 
   // Layer view
@@ -223,8 +316,24 @@ const words = {
 
   // Causes
   causeZeros: {
-    en: "{percent} zeros save 0 bytes in {format}: it stores zeros like any other number.",
-    zh: "{percent} 的零在 {format} 中省不下任何字节：它像存其他数一样存零。",
+    en: "{percent} zeros save 0 bytes in {format}: it stores zeros like any other number. A .nib file does not.",
+    zh: "{percent} 的零在 {format} 中省不下任何字节：它像存其他数一样存零。.nib 文件则不然。",
+  },
+  causeClusters: {
+    en: "Stored as {stored}: {format} has no codebooks. In a .nib file each weight is a code of {bits} bits or fewer.",
+    zh: "以 {stored} 存储：{format} 没有码本。在 .nib 文件中每个权重是至多 {bits} 位的编码。",
+  },
+  causeBelowOne: {
+    en: "A level holds {bits} bits of news: below one bit, a code word for each level wastes part of its bit.",
+    zh: "每个量化级只含 {bits} 比特信息：低于一比特时，为每个量化级分配码字会浪费一部分比特。",
+  },
+  causeNeighbours: {
+    en: "The arithmetic coder is {percent} below the entropy: neighbours tell something about each level.",
+    zh: "算术编码比熵低 {percent}：相邻权重透露了各量化级的信息。",
+  },
+  causePart: {
+    en: "Most of its bits in a .nib file say “{part}”: {percent} of {bytes}.",
+    zh: "它在 .nib 文件中的大部分比特用于表示“{part}”：{bytes} 中的 {percent}。",
   },
   causeWide: {
     en: "Channel {n} is {times} times wider than the median channel; one scale for the whole tensor wastes levels on the others.",
@@ -282,6 +391,15 @@ const words = {
   "task.open": { en: "Opening", zh: "正在打开" },
   "task.run": { en: "Compressing", zh: "正在压缩" },
   "task.save": { en: "Writing the file", zh: "正在写文件" },
+  "task.bytes": { en: "Counting bytes", zh: "正在计算字节" },
+  "task.data": { en: "Reading the data", zh: "正在读取数据" },
+  "phase.cluster": { en: "sharing values", zh: "聚类" },
+  "phase.curvature": { en: "measuring curvature", zh: "测量曲率" },
+  "phase.encode": { en: "choosing levels", zh: "选择量化级" },
+  "phase.bytes": { en: "coding", zh: "编码" },
+  "phase.train": { en: "training", zh: "训练" },
+  "phase.evaluate": { en: "evaluating", zh: "评估" },
+  "phase.compare": { en: "comparing", zh: "比较" },
   "phase.load": { en: "loading the engine", zh: "加载引擎" },
   "phase.open": { en: "reading", zh: "读取" },
   "phase.prune": { en: "pruning", zh: "剪枝" },
@@ -340,10 +458,12 @@ const words = {
 
 export type Key = keyof typeof words;
 
+/** `text` in the language shown now, its places filled. */
+export const filled = (text: Words, places: Record<string, string | number> = {}): string =>
+  text[language.value].replace(/\{(\w+)\}/g, (whole, name: string) => String(places[name] ?? whole));
+
 /** The text for `key` in the language shown now, its places filled. */
-export function t(key: Key, places: Record<string, string | number> = {}): string {
-  return words[key][language.value].replace(/\{(\w+)\}/g, (whole, name: string) => String(places[name] ?? whole));
-}
+export const t = (key: Key, places?: Record<string, string | number>): string => filled(words[key], places);
 
 /** For tests: every text in every language. */
 export const allWords: Record<string, Words> = words;

@@ -2,19 +2,51 @@
 import { signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { say, type Words } from "../language";
+import { backprop } from "./backprop";
+import { behaviour } from "./behaviour";
 import { bits } from "./bits";
+import { clusters } from "./clusters";
+import { descent } from "./descent";
+import { entropy } from "./entropy";
+import { finetune } from "./finetune";
 import { granularity } from "./granularity";
+import { huffman } from "./huffman";
 import "./lessons.css";
 import { magnitude } from "./magnitude";
+import { nib } from "./nib";
+import { overfitting } from "./overfitting";
 import { Rich, type Lesson } from "./parts";
 import { patterns } from "./patterns";
 import { range } from "./range";
+import { rans } from "./rans";
+import { rateDistortion } from "./rate_distortion";
 import { rounding } from "./rounding";
 import { sqnr } from "./sqnr";
 import { stochastic } from "./stochastic";
 import { symmetric } from "./symmetric";
 
-const kLessons: Lesson[] = [rounding, bits, symmetric, granularity, range, stochastic, magnitude, patterns, sqnr];
+const kLessons: Lesson[] = [
+  rounding,
+  bits,
+  symmetric,
+  granularity,
+  range,
+  stochastic,
+  magnitude,
+  patterns,
+  sqnr,
+  behaviour,
+  clusters,
+  huffman,
+  entropy,
+  rans,
+  rateDistortion,
+  nib,
+  descent,
+  backprop,
+  finetune,
+  overfitting,
+];
 
 /** Recipe or report name to the lesson that explains it. */
 export const lessonFor: Record<string, string> = {
@@ -36,6 +68,29 @@ export const lessonFor: Record<string, string> = {
   mse: "sqnr",
   max_abs_error: "sqnr",
   cosine: "sqnr",
+  accuracy: "behaviour",
+  activation_error: "behaviour",
+  cluster: "clusters",
+  cluster_bits: "clusters",
+  initial: "clusters",
+  huffman: "huffman",
+  coder: "entropy",
+  entropy: "entropy",
+  byte_meter: "entropy",
+  cabac: "entropy",
+  rans: "rans",
+  lambda: "rate-distortion",
+  importance: "rate-distortion",
+  encode: "nib",
+  nib: "nib",
+  learning_rate: "descent",
+  optimizer: "descent",
+  schedule: "descent",
+  batch: "backprop",
+  train: "finetune",
+  keep_masks: "finetune",
+  epochs: "overfitting",
+  split: "overfitting",
 };
 
 /** The lesson last looked at, for opening the panel without a wish. */
@@ -52,8 +107,8 @@ const finish = (id: string) => {
 const kText = {
   title: { en: "Lessons", zh: "小课堂" },
   subtitle: {
-    en: "Nine ideas, two minutes each. Guess first, then try.",
-    zh: "九个知识点，每个两分钟。先猜，再动手。",
+    en: "Twenty ideas, two minutes each. Guess first, then try.",
+    zh: "二十个知识点，每个两分钟。先猜，再动手。",
   },
   close: { en: "Close", zh: "关闭" },
   guess: { en: "Guess first", zh: "先猜一猜" },

@@ -252,3 +252,231 @@ export const keepRows = (rows: readonly number[][], sparsity: number): boolean[]
 
 /** Share of a layer's weights that disappears when it loses the share p of its outputs and of its inputs. */
 export const removedByChannels = (p: number): number => 1 - (1 - p) ** 2;
+
+// --- Descent ---------------------------------------------------------------------------------------------------------
+
+export type Optimizer = "sgd" | "momentum" | "adam";
+
+/** One number's way downhill: momentum is Polyak's heavy ball as PyTorch has it (v = 0.9 v + g), Adam is Kingma and Ba
+ *  2015, algorithm 1, with their constants. Gives the places, the start among them; stops where it left the numbers. */
+export function descend(
+  gradient: (x: number) => number,
+  start: number,
+  rate: number,
+  steps: number,
+  optimizer: Optimizer,
+): number[] {
+  const path = [start];
+  let [x, first, second] = [start, 0, 0];
+  for (let t = 1; t <= steps; ++t) {
+    const g = gradient(x);
+    if (optimizer === "adam") {
+      first = 0.9 * first + 0.1 * g;
+      second = 0.999 * second + 0.001 * g * g;
+      x -= (rate * (first / (1 - 0.9 ** t))) / (Math.sqrt(second / (1 - 0.999 ** t)) + 1e-8);
+    } else {
+      first = (optimizer === "momentum" ? 0.9 : 0) * first + g;
+      x -= rate * first;
+    }
+    if (!Number.isFinite(x) || Math.abs(x) > 1e6) break;
+    path.push(x);
+  }
+  return path;
+}
+
+/** A valley with a hill in it: a shallow minimum on the right, the deeper one on the left. */
+export const valley = (x: number): number => 0.25 * x ** 4 - x * x + 0.3 * x + 1.5;
+export const valleySlope = (x: number): number => x ** 3 - 2 * x + 0.3;
+
+// --- The chain rule --------------------------------------------------------------------------------------------------
+
+/** Three nodes in a row: a = w x, b = a + c, L = (b - t)^2, and what a little more of each would add to L. */
+export function chain(x: number, w: number, c: number, t: number) {
+  const a = w * x;
+  const b = a + c;
+  const loss = (b - t) ** 2;
+  const db = 2 * (b - t);
+  return { a, b, loss, db, da: db * 1, dc: db * 1, dw: db * x, dx: db * w };
+}
+
+// --- A small regression that is pruned -------------------------------------------------------------------------------
+
+/** Rows of inputs that hang together, and a target that most of them have a part in, with a little noise. */
+export function regressionData(rows: number, columns: number, seed: number): { x: number[][]; y: number[] } {
+  const truth = bell(columns, seed).map((w, i) => (i % 3 === 0 ? 1.6 * w : 0.7 * w));
+  const x = Array.from({ length: rows }, (_, r) => {
+    const own = bell(columns, seed + 10 + r);
+    const common = bell(3, seed + 5000 + r);
+    // Each input shares something with others, so that one can stand in for another.
+    return own.map((v, c) => 0.4 * v + 0.95 * common[c % 3]!);
+  });
+  const noise = bell(rows, seed + 9999, 0.2);
+  return { x, y: x.map((row, r) => row.reduce((sum, v, c) => sum + v * truth[c]!, noise[r]!)) };
+}
+
+export const squaredLoss = (x: readonly number[][], y: readonly number[], w: readonly number[]): number =>
+  mean(x.map((row, r) => (row.reduce((sum, v, c) => sum + v * w[c]!, 0) - y[r]!) ** 2));
+
+/** Gradient descent on the mean squared error; where `keep` is false a weight stays as it is. Gives the weights and the
+ *  loss before each step and after the last. */
+export function fineTune(
+  x: readonly number[][],
+  y: readonly number[],
+  start: readonly number[],
+  keep: readonly boolean[],
+  steps: number,
+  rate: number,
+): { weights: number[]; losses: number[] } {
+  let weights = [...start];
+  const losses = [squaredLoss(x, y, weights)];
+  for (let step = 0; step < steps; ++step) {
+    const gradient = weights.map(() => 0);
+    for (let r = 0; r < x.length; ++r) {
+      const error = x[r]!.reduce((sum, v, c) => sum + v * weights[c]!, 0) - y[r]!;
+      for (let c = 0; c < gradient.length; ++c) gradient[c]! += (2 * error * x[r]![c]!) / x.length;
+    }
+    weights = weights.map((w, c) => (keep[c] ? w - rate * gradient[c]! : w));
+    losses.push(squaredLoss(x, y, weights));
+  }
+  return { weights, losses };
+}
+
+// --- Polynomials -----------------------------------------------------------------------------------------------------
+
+/** Chebyshev polynomials T_0 to T_degree at x in [-1, 1]: the same curves as the powers of x, without their rounding. */
+export function chebyshev(x: number, degree: number): number[] {
+  const values = [1, x];
+  for (let k = 2; k <= degree; ++k) values.push(2 * x * values[k - 1]! - values[k - 2]!);
+  return values.slice(0, degree + 1);
+}
+
+/** Coefficients of the polynomial with the least squared error (modified Gram-Schmidt, twice). Requires more than
+ *  `degree` different x in [-1, 1]. */
+export function polynomialFit(x: readonly number[], y: readonly number[], degree: number): number[] {
+  const basis = Array.from({ length: degree + 1 }, (_, k) => x.map((v) => chebyshev(v, degree)[k]!));
+  const dot = (a: readonly number[], b: readonly number[]): number => a.reduce((sum, v, i) => sum + v * b[i]!, 0);
+  const directions: number[][] = [];
+  const upper = basis.map(() => basis.map(() => 0));
+  basis.forEach((column, k) => {
+    let rest = [...column];
+    for (let round = 0; round < 2; ++round) {
+      directions.forEach((q, j) => {
+        const part = dot(q, rest);
+        upper[j]![k]! += part;
+        rest = rest.map((v, i) => v - part * q[i]!);
+      });
+    }
+    const length = Math.sqrt(energy(rest));
+    upper[k]![k] = length;
+    directions.push(rest.map((v) => v / length));
+  });
+  const coefficients = directions.map((q) => dot(q, y));
+  for (let k = degree; k >= 0; --k) {
+    for (let j = k + 1; j <= degree; ++j) coefficients[k]! -= upper[k]![j]! * coefficients[j]!;
+    coefficients[k]! /= upper[k]![k]!;
+  }
+  return coefficients;
+}
+
+export const polynomialAt = (coefficients: readonly number[], x: number): number =>
+  chebyshev(x, coefficients.length - 1).reduce((sum, v, k) => sum + v * coefficients[k]!, 0);
+
+/** Root mean squared error of a polynomial on points. */
+export const polynomialError = (coefficients: readonly number[], x: readonly number[], y: readonly number[]): number =>
+  Math.sqrt(mean(x.map((v, i) => (polynomialAt(coefficients, v) - y[i]!) ** 2)));
+
+// --- A network of three layers ---------------------------------------------------------------------------------------
+
+/** Dense layers, [output][input] with the bias last; ReLU between them. One output: the class is its sign. */
+export type Net = number[][][];
+
+/** Two half moons that reach into each other: points and their classes, -1 and 1. */
+export function moons(count: number, seed: number, noise = 0.2): { points: [number, number][]; classes: number[] } {
+  const next = stream(seed);
+  const shake = bell(2 * count, seed + 1, noise);
+  const classes = Array.from({ length: count }, (_, i) => (i % 2 === 0 ? 1 : -1));
+  const points = classes.map((side, i): [number, number] => {
+    const angle = Math.PI * next();
+    const [x, y] =
+      side > 0 ? [Math.cos(angle) - 0.5, Math.sin(angle) - 0.25] : [0.5 - Math.cos(angle), 0.25 - Math.sin(angle)];
+    return [x + shake[2 * i]!, y + shake[2 * i + 1]!];
+  });
+  return { points, classes };
+}
+
+/** What every layer gives for one point; the last is the score. */
+export function netLayers(net: Net, point: readonly number[]): number[][] {
+  let values = [...point];
+  return net.map((layer, l) => {
+    values = layer.map((row) => {
+      const sum = row.reduce((total, w, i) => total + w * (values[i] ?? 1), 0);
+      return l + 1 < net.length ? Math.max(0, sum) : sum;
+    });
+    return values;
+  });
+}
+
+export const netScore = (net: Net, point: readonly number[]): number => netLayers(net, point).at(-1)![0]!;
+
+/** Share of points whose class the sign of the score gives. */
+export const netAccuracy = (net: Net, points: readonly (readonly number[])[], classes: readonly number[]): number =>
+  mean(points.map((point, i) => (netScore(net, point) > 0 === classes[i]! > 0 ? 1 : 0)));
+
+/** A network of these widths, taught with Adam on all points at once (logistic loss). */
+export function trainNet(
+  widths: readonly number[],
+  points: readonly (readonly number[])[],
+  classes: readonly number[],
+  steps: number,
+  seed: number,
+  rate = 0.02,
+): Net {
+  const net: Net = widths
+    .slice(1)
+    .map((out, l) =>
+      Array.from({ length: out }, (_, o) => [...bell(widths[l]!, seed + 97 * l + o, Math.sqrt(2 / widths[l]!)), 0]),
+    );
+  const zeros = (): Net => net.map((layer) => layer.map((row) => row.map(() => 0)));
+  const [first, second] = [zeros(), zeros()];
+  for (let t = 1; t <= steps; ++t) {
+    const gradient = zeros();
+    points.forEach((point, n) => {
+      const values = netLayers(net, point);
+      // d/ds log(1 + exp(-y s)) = -y / (1 + exp(y s))
+      let back = [-classes[n]! / (1 + Math.exp(classes[n]! * values.at(-1)![0]!)) / points.length];
+      for (let l = net.length - 1; l >= 0; --l) {
+        const inputs = l > 0 ? values[l - 1]! : point;
+        const before = inputs.map(() => 0);
+        net[l]!.forEach((row, o) => {
+          row.forEach((w, i) => {
+            gradient[l]![o]![i]! += back[o]! * (inputs[i] ?? 1);
+            if (i < before.length) before[i]! += back[o]! * w;
+          });
+        });
+        back = before.map((g, i) => (inputs[i]! > 0 ? g : 0));
+      }
+    });
+    net.forEach((layer, l) =>
+      layer.forEach((row, o) =>
+        row.forEach((_, i) => {
+          const g = gradient[l]![o]![i]!;
+          const m = (first[l]![o]![i] = 0.9 * first[l]![o]![i]! + 0.1 * g);
+          const v = (second[l]![o]![i] = 0.999 * second[l]![o]![i]! + 0.001 * g * g);
+          row[i]! -= (rate * (m / (1 - 0.9 ** t))) / (Math.sqrt(v / (1 - 0.999 ** t)) + 1e-8);
+        }),
+      ),
+    );
+  }
+  return net;
+}
+
+/** The network with each layer's weights (not its biases) on a symmetric grid of so many bits, one scale per layer. */
+export const quantizeNet = (net: Net, bits: readonly number[]): Net =>
+  net.map((layer, l) => {
+    const flat = fakeQuantize(
+      layer.flatMap((row) => row.slice(0, -1)),
+      bits[l]!,
+    );
+    const size = layer[0]!.length - 1;
+    return layer.map((row, o) => [...flat.slice(o * size, (o + 1) * size), row.at(-1)!]);
+  });

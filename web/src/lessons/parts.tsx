@@ -76,6 +76,7 @@ export function Slider(props: {
         step={props.step ?? 1}
         value={props.value}
         aria-valuetext={shown}
+        style={{ "--fill": `${((props.value - props.min) / (props.max - props.min)) * 100}%` }}
         onInput={(event) => props.onInput(event.currentTarget.valueAsNumber)}
       />
     </div>

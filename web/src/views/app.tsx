@@ -2,12 +2,14 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import * as actions from "../actions";
+import { behaviour } from "../behaviour_link";
 import { bytes, count, percent, seconds } from "../format";
 import { language } from "../language";
 import { lessons } from "../lesson_link";
-import { SAMPLES } from "../samples";
-import { dragging, lesson, opened, said, starting, theme, trouble, welcomed, work } from "../state";
+import { OFFERED, SAMPLES } from "../samples";
+import { dragging, lesson, opened, said, starting, theme, trouble, view, welcomed, work } from "../state";
 import { t } from "../words";
+import { TotalMeter } from "./byte_meter";
 import { IconButton } from "./controls";
 import { AutoIcon, BookIcon, CloseIcon, FolderIcon, Logo, MoonIcon, SunIcon, WarnIcon } from "./icons";
 import { LayerTable } from "./layer_table";
@@ -16,6 +18,7 @@ import { RecipePanel } from "./recipe_panel";
 import { Notes, Result, TotalBytes } from "./result";
 
 export function App() {
+  const part = behaviour.value;
   return (
     <>
       <a
@@ -30,15 +33,26 @@ export function App() {
       <TroubleBanner />
       <main>
         <Welcome />
+        {(opened.value || starting.value) && (part ? <part.DataStrip /> : <div class="card data-strip" />)}
         {opened.value ? (
           <div class="frame">
             <div class="left">
               <LayerTable />
               <TotalBytes />
+              <TotalMeter />
               <Notes />
             </div>
             <div class="middle">
-              <LayerView />
+              {part ? (
+                <part.Middle>
+                  <LayerView />
+                </part.Middle>
+              ) : (
+                <>
+                  <div class="tabs" />
+                  {view.value === "layer" ? <LayerView /> : <div class="card skeleton tall" />}
+                </>
+              )}
             </div>
             <aside class="right">
               <Result />
@@ -176,7 +190,7 @@ function Welcome() {
         </FilePicker>
         <div class="samples" role="group" aria-label={t("orSample")}>
           <span class="hint">{t("orSample")}</span>
-          {SAMPLES.map((sample) => (
+          {SAMPLES.slice(0, OFFERED).map((sample) => (
             <button
               key={sample.id}
               type="button"
@@ -189,6 +203,22 @@ function Welcome() {
               </span>
             </button>
           ))}
+          <select
+            aria-label={t("moreSamples")}
+            data-control="sample_model"
+            // It offers what is not open: the label stays where nothing of it is.
+            value={SAMPLES.slice(OFFERED).some(({ id }) => id === now?.sample) ? now!.sample! : ""}
+            onChange={(event) => void actions.openSample(event.currentTarget.value)}
+          >
+            <option value="" disabled>
+              {t("moreSamples")}
+            </option>
+            {SAMPLES.slice(OFFERED).map((sample) => (
+              <option key={sample.id} value={sample.id}>
+                {sample.name} · {bytes(sample.bytes)} · {sample.about[language.value]}
+              </option>
+            ))}
+          </select>
         </div>
       </div>
       {now && (

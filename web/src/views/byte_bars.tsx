@@ -14,7 +14,7 @@ export function ByteBars({ rows }: { rows: ByteRow[] }) {
   return (
     <dl class="byte-bars">
       {rows.map((row) => (
-        <div key={row.kind}>
+        <div key={row.label}>
           <dt>
             {row.label} <span class="hint">{row.hint}</span>
           </dt>

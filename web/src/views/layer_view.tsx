@@ -6,6 +6,7 @@ import { BITS, ownBits } from "../recipe";
 import { layer, opened, picture, side, widths, type Layer } from "../state";
 import { t } from "../words";
 import { ByteBars } from "./byte_bars";
+import { LayerMeter } from "./byte_meter";
 import { Causes } from "./causes_list";
 import { InfoIcon } from "./icons";
 import { ChannelsCard, ErrorMapCard, HistogramCard } from "./layer_charts";
@@ -65,6 +66,7 @@ export function LayerView() {
         </>
       )}
       {report && <Numbers current={current} />}
+      <LayerMeter current={current} />
     </div>
   );
 }

@@ -1,15 +1,37 @@
 // The recipe as a form: one card per step, every move runs at once.
 import * as actions from "../actions";
 import { percent, real } from "../format";
-import { BITS, type PruneDraft, type QuantizeDraft, type StepDraft } from "../recipe";
-import { side, widest } from "../state";
+import {
+  BITS,
+  needsData,
+  type ClusterDraft,
+  type EncodeDraft,
+  type PruneDraft,
+  type QuantizeDraft,
+  type StepDraft,
+  type TrainDraft,
+} from "../recipe";
+import { hasData, side, untrained, widest, work } from "../state";
 import { t } from "../words";
+import { ChoiceFields } from "./train_fields";
 import { Choice, IconButton, LessonButton, Slider, StopsSlider, Switch } from "./controls";
 import { BracesIcon, CloseIcon, LinkIcon, TerminalIcon } from "./icons";
 
 export function RecipePanel() {
   const steps = side.value.steps;
-  const random = steps.some((step) => step.on && step.kind === "quantize" && step.rounding === "stochastic");
+  const random = steps.some(
+    (step) =>
+      step.on &&
+      ((step.kind === "quantize" && step.rounding === "stochastic") ||
+        (step.kind === "cluster" && step.initial === "random")),
+  );
+  const more = (
+    [
+      ["cluster", "addCluster"],
+      ["train", "addTraining"],
+      ["encode", "addEncode"],
+    ] as const
+  ).filter(([kind]) => !steps.some((step) => step.kind === kind) && (kind !== "train" || hasData.value));
   return (
     <section class="recipe" id="recipe" aria-label={t("recipe")} tabIndex={-1}>
       {steps.map((step, index) => (
@@ -17,8 +39,16 @@ export function RecipePanel() {
           key={index}
           step={step}
           index={index}
-          extra={steps.findIndex((other) => other.kind === step.kind) < index}
+          extra={
+            (step.kind !== "prune" && step.kind !== "quantize") ||
+            steps.findIndex((other) => other.kind === step.kind) < index
+          }
         />
+      ))}
+      {more.map(([kind, label]) => (
+        <button key={kind} type="button" class="add-step" data-add={kind} onClick={() => actions.addStep(kind)}>
+          + {t(label)}
+        </button>
       ))}
       {random && <SeedField />}
       <Share />
@@ -50,11 +80,12 @@ function StepCard({ step, index, extra }: { step: StepDraft; index: number; extr
       </header>
       {step.on && (
         <div class="fields">
-          {step.kind === "prune" ? (
-            <PruneFields step={step} index={index} />
-          ) : (
-            <QuantizeFields step={step} index={index} />
-          )}
+          {step.kind === "prune" && <PruneFields step={step} index={index} />}
+          {step.kind === "quantize" && <QuantizeFields step={step} index={index} />}
+          {step.kind === "cluster" && <ClusterFields step={step} index={index} />}
+          {step.kind === "encode" && <EncodeFields step={step} index={index} />}
+          {step.kind === "train" && <TrainFields step={step} index={index} />}
+          {needsData(step) && <RunWithData />}
           <Filter step={step} />
         </div>
       )}
@@ -246,6 +277,120 @@ function QuantizeFields({ step, index }: { step: QuantizeDraft; index: number })
         options={(["nearest", "stochastic"] as const).map((value) => ({ value, label: t(`rounding.${value}`) }))}
         onValue={(rounding) => set({ rounding })}
       />
+    </>
+  );
+}
+
+function ClusterFields({ step, index }: { step: ClusterDraft; index: number }) {
+  const set = (fields: Partial<ClusterDraft>): void => actions.setStep<ClusterDraft>(index, fields);
+  return (
+    <>
+      <Slider
+        control="cluster_bits"
+        label={t("bits")}
+        value={step.bits}
+        text={String(step.bits)}
+        spoken={t("clusterBitsValue", { n: 2 ** step.bits })}
+        min={1}
+        max={8}
+        step={1}
+        marks={[1, 2, 3, 4, 5, 6, 7, 8]}
+        onValue={(bits) => set({ bits })}
+      />
+      <Choice
+        control="initial"
+        label={t("initial")}
+        value={step.initial}
+        options={(["linear", "density", "random"] as const).map((value) => ({ value, label: t(`initial.${value}`) }))}
+        onValue={(initial) => set({ initial })}
+      />
+    </>
+  );
+}
+
+/** The slider of lambda is logarithmic; its left end is 0. Loss against data is counted in nats, for which a bit is worth
+ *  far less than in shares of a tensor's mean square. */
+const LAMBDAS = { none: [-5, 0], diagonal: [-11, -5], hessian: [-11, -5] } as const;
+
+function EncodeFields({ step, index }: { step: EncodeDraft; index: number }) {
+  const set = (fields: Partial<EncodeDraft>): void => actions.setStep<EncodeDraft>(index, fields);
+  const [low, high] = LAMBDAS[step.importance];
+  const off = low - 0.1;
+  return (
+    <>
+      <Choice
+        control="coder"
+        label={t("coder")}
+        value={step.coder}
+        options={(["auto", "cabac", "rans", "huffman"] as const).map((value) => ({
+          value,
+          label: t(`coder.${value}`),
+        }))}
+        onValue={(coder) => set({ coder })}
+      />
+      <Slider
+        control="lambda"
+        label={t("lambda")}
+        value={step.lambda > 0 ? Math.max(low, Math.log10(step.lambda)) : off}
+        text={step.lambda > 0 ? real(step.lambda) : t("lambdaOff")}
+        spoken={step.lambda > 0 ? t("lambdaValue", { value: real(step.lambda) }) : t("lambdaOff")}
+        min={off}
+        max={high}
+        step={0.1}
+        onValue={(power) => set({ lambda: power < low - 0.05 ? 0 : Number((10 ** power).toPrecision(2)) })}
+      />
+      {step.lambda > 0 && (
+        <Choice
+          control="importance"
+          label={t("importance")}
+          value={step.importance}
+          options={(["none", "diagonal", "hessian"] as const).map((value) => ({
+            value,
+            label: t(`importance.${value}`),
+          }))}
+          // Each counts loss in its own unit: the middle of the other's slider, where that is another.
+          onValue={(importance) => {
+            const kept = LAMBDAS[importance][0] === low;
+            const [from, to] = LAMBDAS[importance];
+            set({ importance, ...(!kept && { lambda: Number((10 ** ((from + to) / 2)).toPrecision(2)) }) });
+          }}
+        />
+      )}
+      <label class="check">
+        <input
+          type="checkbox"
+          data-control="quantized_form"
+          checked={step.quantized_form}
+          onChange={(event) => set({ quantized_form: event.currentTarget.checked })}
+        />
+        {t("quantized_form")}
+      </label>
+    </>
+  );
+}
+
+function TrainFields({ step, index }: { step: TrainDraft; index: number }) {
+  return (
+    <ChoiceFields
+      choice={step.choice}
+      set={(fields) => actions.setStep<TrainDraft>(index, { choice: { ...step.choice, ...fields } })}
+    />
+  );
+}
+
+function RunWithData() {
+  return (
+    <>
+      <button
+        type="button"
+        class="primary"
+        data-control="run"
+        disabled={!hasData.value || !untrained.value || work.value !== null}
+        onClick={() => void actions.runAll()}
+      >
+        {t("runAll")}
+      </button>
+      <p class="hint">{hasData.value ? t(untrained.value ? "untrained" : "trained") : t("untrainedNoData")}</p>
     </>
   );
 }

@@ -1,8 +1,9 @@
 // The number that matters: what the download weighs, with the button beside it.
 import * as actions from "../actions";
+import { behaviour } from "../behaviour_link";
 import { causesOfFile, restOf } from "../causes";
 import { bits as bitsText, bytes, bytesParts, count, percent } from "../format";
-import { inFile, opened, shown, stale, trouble, work } from "../state";
+import { accuracyComes, inFile, meter, opened, shown, stale, trouble, untrained, work } from "../state";
 import { t } from "../words";
 import { ByteBars } from "./byte_bars";
 import { Causes } from "./causes_list";
@@ -26,7 +27,13 @@ export function Result() {
             <span class="unit">{unit}</span>
           </p>
         </div>
-        <button type="button" class="primary" disabled={!opened.value || !file} onClick={() => void actions.download()}>
+        <button
+          type="button"
+          class="primary"
+          data-testid="download"
+          disabled={!opened.value || !file}
+          onClick={() => void actions.download()}
+        >
           <DownloadIcon />
           {t("download")}
         </button>
@@ -50,9 +57,37 @@ export function Result() {
           !trouble.value && t("working")
         )}
       </p>
+      <Coded before={file?.before} />
+      {/* Its place is kept from the start, so that accuracy, which comes later, pushes no slider away. */}
+      {accuracyComes.value && <div class="headline-place">{behaviour.value && <behaviour.value.Headline />}</div>}
       {failed && <p class="hint">{t("outdated")}</p>}
+      {untrained.value && <p class="hint">{t("untrained")}</p>}
       {now && <Causes causes={causesOfFile(now.report).filter(({ kind }) => kind === "cost")} />}
     </section>
+  );
+}
+
+/** The entropy-coded form of the same result, with its own download. Its place is kept while it is measured. */
+function Coded({ before }: { before: number | undefined }) {
+  const now = meter.value;
+  const size = now?.bytes.file;
+  return (
+    <div class="coded">
+      <p>
+        <span class="hint">{t("nibSize")}</span>
+        <strong data-testid="nib-size" data-bytes={size} data-counted={now ? now.compressed !== null : undefined}>
+          {size === undefined ? "–" : `${now!.compressed ? "" : "≈ "}${bytes(size)}`}
+        </strong>
+        {size !== undefined && before !== undefined && size < before / 1.05 && (
+          <span class="hint">{t("smaller", { times: (before / size).toFixed(1) })}</span>
+        )}
+      </p>
+      <button type="button" data-testid="download-nib" disabled={!now} onClick={() => void actions.download("nib")}>
+        <DownloadIcon />
+        .nib
+        <span class="sr">{t("downloadNib")}</span>
+      </button>
+    </div>
   );
 }
 
