@@ -28,6 +28,9 @@ Prepared prepare(const Param& param, const Weight* weight, EntropyCoder coder);
 /// not, or where its values do not keep the promise. `bits` is 0.
 std::optional<Prepared> promised_levels(const Param& param, const Weight* weight);
 
+/// Whether a param is left in the file's text and not coded: short arrays that are no weights.
+bool stays_in_text(const Param& param, bool is_weight);
+
 /// A finished file, and where its bytes are.
 struct File {
   std::vector<uint8_t> bytes;
@@ -38,6 +41,17 @@ struct File {
 
 /// The same bytes on every machine. `seen` is called for each param that is coded, in the order of the file.
 File encode(const Model& model, const std::function<void(size_t, const Prepared&)>& seen = {});
+
+/// What encode() will make of a param, as far as the header says it.
+struct Outline {
+  TensorEntry entry;
+  EntropyCoder coder = EntropyCoder::Cabac;
+  size_t bytes = 0;  ///< of its streams, about
+};
+
+/// File::header_bytes without coding a tensor, within some bytes: `outline` is asked about each param that is not
+/// left in the text, in the order of the file.
+size_t estimate_header(const Model& model, const std::function<Outline(size_t param)>& outline);
 
 bool looks_like_nib(std::span<const std::byte> file);
 /// Decodes everything and reads the file that comes out; grids, codebooks and masks are promises again. Throws

@@ -63,6 +63,23 @@ void promise(const TensorEntry& tensor, std::optional<size_t> channel_axis, Numb
   param.mask = std::move(mask);
 }
 
+/// How the file was coded, so that an unchanged model gives the same file again.
+Coding coding_of(const Container& container) {
+  Coding coding;
+  std::set<EntropyCoder> coders;
+  bool any_grid = false;
+  for (const BlockEntry& block : container.blocks) {
+    for (size_t i = block.first; i < block.first + block.tensors; ++i) {
+      const TensorEntry& tensor = container.tensors[i];
+      if (has_levels(tensor)) coders.insert(block.coder);
+      any_grid = any_grid || tensor.values == Values::Grid;
+    }
+  }
+  if (coders.size() == 1) coding.coder = *coders.begin();
+  coding.quantized_form = container.quantized.has_value() || !any_grid;
+  return coding;
+}
+
 }  // namespace
 
 bool looks_like_nib(std::span<const std::byte> file) {
@@ -134,6 +151,7 @@ Model read(std::span<const std::byte> file, std::string_view name, size_t most) 
   header->file_bytes = bytes.size();
   model.header = std::move(header);
   model.history = std::make_shared<const History>(container.history);
+  model.coding = coding_of(container);
   return model;
 }
 

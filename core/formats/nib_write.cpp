@@ -15,7 +15,8 @@ namespace nibble::nib {
 namespace {
 
 /// Blocks are closed when they have about so many bytes: what one fetches to get at one small tensor.
-constexpr uint64_t kBlockBits = uint64_t{16 * 1024 * 8} << 16;
+constexpr size_t kBlockBytes = size_t{16} * 1024;
+constexpr uint64_t kBlockBits = uint64_t{kBlockBytes * 8} << 16;
 /// What a block costs beside its stream: its entry in the header.
 constexpr uint64_t kBlockOverheadBits = uint64_t{8 * 8} << 16;
 /// Arrays up to this many bytes that are no weights stay in the text.
@@ -150,10 +151,6 @@ void weigh(Prepared& prepared) {
 
 // --- Forms -----------------------------------------------------------------------------------------------------------
 
-bool stays_in_text(const Param& param, bool is_weight) {
-  return !is_weight && (param.value.bytes().size() <= kMostInText);
-}
-
 /// `entries`: which tensor a param is; params that are none, and those that only this form has, are text.
 Form form_of(const Rope& rope, const std::unordered_map<size_t, size_t>& entries) {
   Form form;
@@ -171,6 +168,34 @@ Form form_of(const Rope& rope, const std::unordered_map<size_t, size_t>& entries
              });
   form.bytes = form.text.size() + filled;
   return form;
+}
+
+/// Which params are weights.
+std::unordered_map<size_t, const Weight*> weights_of(const Model& model) {
+  std::unordered_map<size_t, const Weight*> weights;
+  for (const Weight& weight : *model.weights) weights.emplace(weight.param, &weight);
+  return weights;
+}
+
+/// The file with all values in full.
+Rope full_rope(const Model& model) {
+  WritePlan plan{model.header->format, model.header->format == Format::Onnx ? opset_of(*model.header) : 0, {}, {}, {}};
+  plan.weights.resize(model.weights->size());
+  return write_model(model, plan);
+}
+
+/// The bytes before the first block; `container` has its tensors and blocks, `entries` says which params they are.
+std::vector<uint8_t> header_of(const Model& model, const Rope& full, const std::unordered_map<size_t, size_t>& entries,
+                               Container container) {
+  container.format = model.header->format;
+  if (model.history) container.history = *model.history;
+  container.full = form_of(full, entries);
+  if (container.format == Format::Onnx && model.coding.quantized_form) {
+    const WritePlan plan = plan_onnx(model);
+    if (std::any_of(plan.weights.begin(), plan.weights.end(), [](const Storage& storage) { return storage.quantized; }))
+      container.quantized = form_of(write_onnx(model, plan), entries);
+  }
+  return seal_header(print_header(container));
 }
 
 }  // namespace
@@ -236,20 +261,18 @@ std::optional<Prepared> promised_levels(const Param& param, const Weight* weight
   return prepared;
 }
 
+bool stays_in_text(const Param& param, bool is_weight) {
+  return !is_weight && param.value.bytes().size() <= kMostInText;
+}
+
 File encode(const Model& model, const std::function<void(size_t, const Prepared&)>& seen) {
-  std::unordered_map<size_t, const Weight*> weights;
-  for (const Weight& weight : *model.weights) weights.emplace(weight.param, &weight);
-  const bool onnx = model.header->format == Format::Onnx;
-  WritePlan plain{model.header->format, onnx ? opset_of(*model.header) : 0, {}, {}, {}};
-  plain.weights.resize(model.weights->size());
-  const Rope rope = write_model(model, plain);
+  const std::unordered_map<size_t, const Weight*> weights = weights_of(model);
+  const Rope rope = full_rope(model);
 
   File file;
   file.bits.assign(model.params.size(), 0);
   file.coders.assign(model.params.size(), EntropyCoder::Cabac);
   Container container;
-  container.format = model.header->format;
-  if (model.history) container.history = *model.history;
   std::unordered_map<size_t, size_t> entries;
   std::vector<uint8_t> blocks;
   std::vector<TensorEntry> open_entries;
@@ -289,16 +312,40 @@ File encode(const Model& model, const std::function<void(size_t, const Prepared&
              });
   close(EntropyCoder::Cabac);
 
-  container.full = form_of(rope, entries);
-  if (onnx && model.coding.quantized_form) {
-    const WritePlan plan = plan_onnx(model);
-    if (std::any_of(plan.weights.begin(), plan.weights.end(), [](const Storage& storage) { return storage.quantized; }))
-      container.quantized = form_of(write_onnx(model, plan), entries);
-  }
-  file.bytes = seal_header(print_header(container));
+  file.bytes = header_of(model, rope, entries, std::move(container));
   file.header_bytes = file.bytes.size();
   file.bytes.insert(file.bytes.end(), blocks.begin(), blocks.end());
   return file;
+}
+
+size_t estimate_header(const Model& model, const std::function<Outline(size_t)>& outline) {
+  const std::unordered_map<size_t, const Weight*> weights = weights_of(model);
+  const Rope rope = full_rope(model);
+  Container container;
+  std::unordered_map<size_t, size_t> entries;
+  BlockEntry open;
+  const auto close = [&](EntropyCoder coder) {
+    if (!open.tensors) return;
+    open.coder = coder;
+    // Nobody can tell a checksum before, so any will do.
+    open.crc = 0x9E3779B1u * static_cast<uint32_t>(container.blocks.size() + 1);
+    container.blocks.push_back(open);
+    open = {};
+  };
+  rope.visit([](const std::string&) {},
+             [&](const Source& source, size_t, const std::function<Tensor()>&) {
+               if (stays_in_text(model.params[source.param], weights.contains(source.param))) return;
+               Outline param = outline(source.param);
+               entries.emplace(source.param, container.tensors.size());
+               container.tensors.push_back(std::move(param.entry));
+               const bool alone = param.coder != EntropyCoder::Cabac;
+               if (alone) close(EntropyCoder::Cabac);
+               ++open.tensors;
+               open.bytes += param.bytes;
+               if (alone || open.bytes >= kBlockBytes) close(param.coder);
+             });
+  close(EntropyCoder::Cabac);
+  return header_of(model, rope, entries, std::move(container)).size();
 }
 
 }  // namespace nibble::nib

@@ -122,26 +122,40 @@ double coded(const WeightBytes& bytes, EntropyCoder coder) {
   }
 }
 
-void add_file(const Model& model, bool exact, ByteReport& report) {
-  WritePlan plan{model.header->format, opset_of(*model.header), {}, {}, {}};
-  plan.weights.resize(model.weights->size());
-  report.dense_file = write_model(model, plan).size();
-  if (exact) return;
-  // The text is mostly graph, which the model of headers takes to a tenth; a name and a shape are some ten bytes.
-  double values = 0, others = 0, tensors = 0;
-  std::vector<bool> is_weight(model.params.size(), false);
-  for (const Weight& weight : *model.weights) is_weight[weight.param] = true;
-  for (size_t i = 0; i < model.params.size(); ++i) {
-    values += static_cast<double>(model.params[i].value.bytes().size());
-    tensors += is_weight[i];
-    if (is_weight[i] || model.params[i].value.bytes().size() <= 32) continue;
-    others += estimate_values(model.params[i].value);
-    ++tensors;
-  }
-  report.others = others;
-  report.header = 100 + 0.1 * std::max(0.0, static_cast<double>(report.dense_file) - values) + 10 * tensors;
-  report.file = report.header + others;
+/// Text of a file up to which its header is coded for an estimate, too: that takes some 10 ms, and the header is a good
+/// part of a small file.
+constexpr double kShortText = 64 * 1024;
+
+/// Of a param without promised levels, as far as that is known without coding it.
+nib::TensorEntry entry_of(const Param& param) {
+  nib::TensorEntry entry;
+  entry.name = param.name;
+  entry.dtype = param.value.dtype();
+  entry.shape = param.value.shape();
+  entry.masked = param.mask.has_value();
+  entry.values = is_real(entry.dtype) ? nib::Values::Floats : nib::Values::Bytes;
+  nib::complete(entry);
+  return entry;
+}
+
+/// `outlines`: of every param, those of weights filled in.
+void estimate_file(const Model& model, std::vector<std::optional<nib::Outline>> outlines, ByteReport& report) {
+  double values = 0;
   for (const WeightBytes& bytes : report.weights) report.file += bytes.nib;
+  for (size_t i = 0; i < model.params.size(); ++i) {
+    const Param& param = model.params[i];
+    values += static_cast<double>(param.value.bytes().size());
+    if (outlines[i]) continue;
+    const double bytes = estimate_values(param.value);
+    outlines[i] = {entry_of(param), EntropyCoder::Cabac, static_cast<size_t>(bytes)};
+    if (!nib::stays_in_text(param, false)) report.others += bytes;
+  }
+  const double text = std::max(0.0, static_cast<double>(report.dense_file) - values);
+  // Text is mostly graph, which the model of headers takes to a tenth; a name and a shape are some ten bytes.
+  report.header = text <= kShortText
+                      ? static_cast<double>(nib::estimate_header(model, [&](size_t i) { return *outlines[i]; }))
+                      : 100 + 0.1 * text + 10 * static_cast<double>(model.params.size());
+  report.file += report.header + report.others;
 }
 
 }  // namespace
@@ -150,6 +164,9 @@ ByteReport measure_bytes(const Model& model, bool exact, const Context& context)
   ByteReport report;
   report.estimated = !exact;
   report.weights.resize(model.weights->size());
+  WritePlan plan{model.header->format, opset_of(*model.header), {}, {}, {}};
+  plan.weights.resize(model.weights->size());
+  report.dense_file = write_model(model, plan).size();
   std::unordered_map<size_t, size_t> weights;
   for (size_t i = 0; i < model.weights->size(); ++i) weights.emplace((*model.weights)[i].param, i);
   const auto start = [&](size_t i, WeightBytes bytes) -> WeightBytes& {
@@ -165,16 +182,18 @@ ByteReport measure_bytes(const Model& model, bool exact, const Context& context)
   };
 
   if (!exact) {
+    std::vector<std::optional<nib::Outline>> outlines(model.params.size());
     for (size_t i = 0; i < model.weights->size(); ++i) {
       const Weight& weight = (*model.weights)[i];
       const Param& param = model.params[weight.param];
       progress(i);
-      const std::optional<nib::Prepared> prepared =
+      std::optional<nib::Prepared> prepared =
           param.value.elements() ? nib::promised_levels(param, &weight) : std::nullopt;
       if (!prepared) {
         WeightBytes& bytes = start(i, {});
         bytes.codes = bytes.dense;
         bytes.nib = estimate_values(param.value);
+        outlines[weight.param] = {entry_of(param), bytes.coder, static_cast<size_t>(bytes.nib)};
         continue;
       }
       WeightBytes& bytes = start(i, of_levels(param, *prepared));
@@ -187,8 +206,9 @@ ByteReport measure_bytes(const Model& model, bool exact, const Context& context)
         }
       }
       bytes.nib = coded(bytes, bytes.coder) + estimate_scales(*prepared);
+      outlines[weight.param] = {std::move(prepared->entry), bytes.coder, static_cast<size_t>(bytes.nib)};
     }
-    add_file(model, false, report);
+    estimate_file(model, std::move(outlines), report);
     return report;
   }
 
@@ -206,7 +226,6 @@ ByteReport measure_bytes(const Model& model, bool exact, const Context& context)
     if (!nib::has_levels(prepared.entry)) return;
     add_coders(prepared, start(found->second, of_levels(of, prepared)));
   });
-  add_file(model, true, report);
   double coded_bytes = 0;
   for (size_t i = 0; i < model.params.size(); ++i) {
     const double bytes = static_cast<double>(file.bits[i]) * kBitCost;

@@ -217,9 +217,10 @@ void apply(const EncodeStep& step, const std::string& where, const StepClock& cl
     if (!data)
       fail(ErrorCode::BadRecipe, where + ".importance",
            "needs data (labels are not looked at), and none were given; \"none\" does without");
+    const StepClock measuring{clock.context, "curvature", clock.index, clock.steps};
     const Context inner(key, [&](const Progress& progress) {
       constexpr size_t kParts = 10000;
-      clock.tick("", static_cast<size_t>(progress.fraction * kParts / 2), kParts);
+      measuring.tick("", static_cast<size_t>(progress.fraction * kParts / 2), kParts);
       return true;
     });
     const Split parts = split(*data, options.shares, options.seed);
@@ -322,6 +323,8 @@ Run run(const Recipe& recipe, const Model& model, const Context& context, std::o
   const double start = now();
   Run result{model, {}};
   result.report.recipe = recipe;
+  // How the file that was opened was coded stands until there is something else to code.
+  if (!recipe.steps.empty()) result.model.coding = {};
   const Context seeded(recipe.seed);
   for (size_t i = 0; i < recipe.steps.size(); ++i) {
     const double step_start = now();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cfloat>
 #include <cmath>
 #include <cstring>
 
@@ -113,8 +114,9 @@ class Rounder {
     }
     const float largest = kernels::abs_max(values_);
     double step = std::sqrt(12 * lambda_ / (cost_.mean * kLn2));
-    // 16 bits are the most that a grid has, and a step beyond the largest value leaves nothing anyway.
-    step = std::clamp(step, static_cast<double>(largest) / 32767, std::max(4.0 * largest, 1e-30));
+    // 16 bits are the most that a grid has, a step below the normal numbers may be 0 as a float, and one beyond the
+    // largest value leaves nothing anyway.
+    step = std::clamp(step, std::max<double>(largest / 32767.0, FLT_MIN), std::max(4.0 * largest, 1e-30));
     grid_.scheme = {16, true, Granularity::Tensor, 32};
     grid_.scale = {with_mantissa(static_cast<float>(step), 4)};
     grid_.zero_point = {0};
@@ -217,6 +219,10 @@ class Rounder {
           for (size_t j = i; j < n; ++j) solved[j] += u[i * n + j] * dot;
         }
         std::copy(solved.begin(), solved.end(), w);
+        if (!std::all_of(w, w + n, [](double value) { return std::isfinite(value); })) {
+          note = "its inputs are too large to be counted together; errors are counted one by one";
+          return false;
+        }
       }
     }
     return true;

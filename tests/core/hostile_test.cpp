@@ -5,7 +5,7 @@
 #include <malloc.h>
 
 #include <algorithm>
-#include <chrono>
+#include <ctime>
 #include <cmath>
 #include <cstdlib>
 #include <new>
@@ -62,7 +62,8 @@ namespace {
 
 using namespace test;
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+/// Seconds of this program's own, whatever else the machine does.
+double now() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
 /// What is done with a file that opens: together these reach every kernel that works on weights.
 const std::vector<Recipe>& recipes() {
@@ -91,7 +92,9 @@ struct Tally {
 };
 
 constexpr size_t kFreeBytes = size_t{1} << 20;
-constexpr double kMostSeconds = 5;  // under the sanitizers on a busy machine; thousands of cases take seconds together
+/// No speed is asserted: what takes the square of a file's size takes minutes, what does not some tenths, and several
+/// seconds at worst under the sanitizers.
+constexpr double kMostSeconds = 30;
 
 Bytes write_and_reopen(const Model& model) {
   const Rope rope = write_model(model, plan_write(model, model.header->format));

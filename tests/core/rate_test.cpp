@@ -259,6 +259,43 @@ TEST_CASE("what cannot be rounded is left, and why is said") {
   CHECK(test::holds(note, "shares"));
 }
 
+TEST_CASE("numbers too small to have a step of their own become 0") {
+  std::vector<float> values = test::random_floats(64, 1);
+  for (float& value : values) value = value * 0x1p-140f;
+  values[3] = 0;
+  std::string note;
+  ErrorCost cost;
+  cost.mean = 0;
+  for (const float value : values) cost.mean += static_cast<double>(value) * value;
+  cost.mean = 64 / cost.mean;
+  const std::optional<Param> chosen = round_by_rate(param_of({8, 8}, values), nullptr, cost, 0.01, note);
+  REQUIRE(chosen);
+  CHECK(chosen->grid->scale[0] >= std::numeric_limits<float>::min());
+  CHECK(values_of(*chosen) == std::vector<float>(64, 0));
+}
+
+TEST_CASE("moments that cannot be counted with are not, and that is said") {
+  Weight weight;
+  weight.channel_axis = 0;
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  // No matrix that has a factor, and products beyond all numbers.
+  for (const auto& [largest, moments, reason] :
+       {std::tuple{1.0f, std::vector{1.0, kInfinity, kInfinity, 1.0}, "Cholesky"},
+        std::tuple{1e38f, std::vector{1e300, 0.0, 0.0, 1e300}, "too large"}}) {
+    std::vector<float> values = test::random_floats(8, 1);
+    for (float& value : values) value *= largest;
+    ErrorCost cost;
+    cost.mean = moments[0];
+    cost.moments = moments;
+    cost.columns = 2;
+    std::string note;
+    const std::optional<Param> chosen = round_by_rate(param_of({4, 2}, values), &weight, cost, 1e-3, note);
+    REQUIRE(chosen);
+    CHECK(test::holds(note, reason));
+    for (const float value : values_of(*chosen)) CHECK(std::isfinite(value));
+  }
+}
+
 TEST_CASE("with moments errors of correlated inputs make up for each other") {
   // Inputs of an order-one autoregressive process: E[x_i x_j] = 0.9^|i - j|.
   constexpr size_t kIn = 64, kOut = 32;
