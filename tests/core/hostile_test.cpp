@@ -5,9 +5,9 @@
 #include <malloc.h>
 
 #include <algorithm>
-#include <ctime>
 #include <cmath>
 #include <cstdlib>
+#include <ctime>
 #include <new>
 #include <protozero/pbf_reader.hpp>
 #include <string>

@@ -114,8 +114,7 @@ test("the .nib file has the size that was counted, decodes to what runs, and ope
   const estimated = Number(await nib.getAttribute("data-bytes"));
   await page.locator("[data-testid=nib-size][data-counted=true]").waitFor();
   const counted = Number(await nib.getAttribute("data-bytes"));
-  // Of a file this small the header is a good part, and that is guessed from the graph's size.
-  expect(Math.abs(estimated / counted - 1)).toBeLessThan(0.3);
+  expect(Math.abs(estimated / counted - 1)).toBeLessThan(0.02);
   expect(counted).toBeLessThan((await size(page)) / 2);
 
   const saved = await download(page, "download-nib");
