@@ -7,9 +7,11 @@
 #include <malloc.h>
 
 #include <cstring>
+#include <exception>
 #include <map>
 #include <memory>
 #include <new>
+#include <utility>
 
 #include "core/base/json.hpp"
 #include "core/kernels/compute.hpp"
@@ -125,6 +127,7 @@ class Shelf {
 struct Training {
   nibble::Trainer trainer;
   nibble::Dataset data;
+  std::exception_ptr failure = nullptr;  ///< of a step whose forerunners have been told of, to be told next
 };
 
 Shelf<Model>& models() {
@@ -572,9 +575,17 @@ val train_step(int number, double milliseconds, val listener) {
     Training& training = trainings().at(number);
     const nibble::Context context = context_of(listener);
     const double end = emscripten_get_now() + milliseconds;
+    if (training.failure) std::rethrow_exception(std::exchange(training.failure, nullptr));
     std::vector<nibble::TrainProgress> steps;
     do {
-      steps.push_back(training.trainer.step(context));
+      try {
+        steps.push_back(training.trainer.step(context));
+      } catch (const nibble::Error& error) {
+        // The steps before it are told first.
+        if (steps.empty() || error.code == nibble::ErrorCode::Cancelled) throw;
+        training.failure = std::current_exception();
+        break;
+      }
     } while (!steps.back().done && emscripten_get_now() < end);
     return val(nibble::print(steps, training.data));
   });

@@ -19,8 +19,8 @@ constexpr size_t kRows = 8192;
 constexpr size_t kGradients = 256;
 /// Samples that run at a time.
 constexpr size_t kBatch = 32;
-/// Memory for the moments of the layers that are measured in one pass over the samples.
-constexpr size_t kMostMomentBytes = size_t{256} << 20;
+/// Memory for the moments of all layers together.
+constexpr uint64_t kMostMomentBytes = uint64_t{1} << 30;
 
 /// A layer whose inputs are looked at.
 struct Layer {
@@ -39,6 +39,7 @@ std::vector<Layer> find_layers(const Model& model) {
   std::unordered_map<size_t, std::string_view> names;
   for (const Initializer& initializer : model.graph->initializers) names.emplace(initializer.param, initializer.name);
   std::vector<Layer> layers;
+  uint64_t bytes = 0;
   for (size_t i = 0; i < model.weights->size(); ++i) {
     const Weight& weight = (*model.weights)[i];
     const auto name = names.find(weight.param);
@@ -53,6 +54,9 @@ std::vector<Layer> find_layers(const Model& model) {
     if (layer.convolution) layer.groups = static_cast<size_t>(std::max<int64_t>(1, int_attribute(node, "group", 1)));
     layer.columns = rows_of(layer.shape, weight.channel_axis).length();
     if (layer.columns == 0 || layer.columns > Curvature::kMostColumns || layer.shape[0] % layer.groups) continue;
+    const uint64_t square = uint64_t{layer.columns} * layer.columns * sizeof(double);
+    if (layer.groups > (kMostMomentBytes - bytes) / square) continue;
+    bytes += layer.groups * square;
     layers.push_back(std::move(layer));
   }
   return layers;
@@ -262,51 +266,39 @@ Curvature measure_curvature(const Model& model, const Dataset& dataset, std::spa
   }
   add_running_statistics(model, curvature);
 
-  const size_t all_layers = layers.size(), most = std::max<size_t>(1, kRows / indices.size());
-  while (!layers.empty()) {
-    // As many layers at a time as their moments have room.
-    const double done_layers = static_cast<double>(all_layers - layers.size());
-    std::vector<Layer> here;
-    for (size_t bytes = 0; !layers.empty(); layers.pop_back()) {
-      const Layer& next = layers.back();
-      bytes += next.groups * next.columns * next.columns * sizeof(double);
-      if (!here.empty() && bytes > kMostMomentBytes) break;
-      here.push_back(next);
+  if (layers.empty()) return curvature;
+  const size_t most = std::max<size_t>(1, kRows / indices.size());
+  RunOptions options;
+  const std::string& graph_input = program.inputs()[0].name;
+  for (const Layer& layer : layers) {
+    curvature.inputs[layer.weight] = {layer.groups, layer.columns,
+                                      std::vector<double>(layer.groups * layer.columns * layer.columns, 0)};
+    options.also.push_back(layer.node->outputs[0]);
+    if (layer.node->inputs[0] != graph_input) options.also.push_back(layer.node->inputs[0]);
+  }
+  std::vector<size_t> added(layers.size(), 0);
+  size_t seen = 0;
+  for_each_piece(indices, fixed, kBatch, [&](const std::vector<uint32_t>& piece, size_t real, double done) {
+    context.tick({"curvature", "", share + (1 - share) * done});
+    const Tensor input = prepare(dataset, preparation, piece);
+    const std::vector<Tensor> outputs = run_samples(program, input, options);
+    size_t next = program.outputs().size();
+    for (size_t l = 0; l < layers.size(); ++l) {
+      const Tensor& output = outputs[next++];
+      const Tensor& given = layers[l].node->inputs[0] == graph_input ? input : outputs[next++];
+      if (given.dtype() == DType::Float32)
+        added[l] += add_inputs(layers[l], given, output, seen, real, most, curvature.inputs[layers[l].weight]);
     }
-    RunOptions options;
-    const std::string& graph_input = program.inputs()[0].name;
-    for (const Layer& layer : here) {
-      curvature.inputs[layer.weight] = {layer.groups, layer.columns,
-                                        std::vector<double>(layer.groups * layer.columns * layer.columns, 0)};
-      options.also.push_back(layer.node->outputs[0]);
-      if (layer.node->inputs[0] != graph_input) options.also.push_back(layer.node->inputs[0]);
+    seen += real;
+  });
+  for (size_t l = 0; l < layers.size(); ++l) {
+    InputMoments& moments = curvature.inputs[layers[l].weight];
+    if (added[l] == 0) {
+      moments = {};
+      continue;
     }
-    std::vector<size_t> added(here.size(), 0);
-    size_t seen = 0;
-    for_each_piece(indices, fixed, kBatch, [&](const std::vector<uint32_t>& piece, size_t real, double done) {
-      context.tick({"curvature", "",
-                    share + (1 - share) * (done_layers + static_cast<double>(here.size()) * done) /
-                                static_cast<double>(all_layers)});
-      const Tensor input = prepare(dataset, preparation, piece);
-      const std::vector<Tensor> outputs = run_samples(program, input, options);
-      size_t next = program.outputs().size();
-      for (size_t l = 0; l < here.size(); ++l) {
-        const Tensor& output = outputs[next++];
-        const Tensor& given = here[l].node->inputs[0] == graph_input ? input : outputs[next++];
-        if (given.dtype() == DType::Float32)
-          added[l] += add_inputs(here[l], given, output, seen, real, most, curvature.inputs[here[l].weight]);
-      }
-      seen += real;
-    });
-    for (size_t l = 0; l < here.size(); ++l) {
-      InputMoments& moments = curvature.inputs[here[l].weight];
-      if (added[l] == 0) {
-        moments = {};
-        continue;
-      }
-      for (size_t group = 0; group < moments.groups; ++group)
-        finish(std::span(moments.values).subspan(group * moments.columns * moments.columns), moments.columns, added[l]);
-    }
+    for (size_t group = 0; group < moments.groups; ++group)
+      finish(std::span(moments.values).subspan(group * moments.columns * moments.columns), moments.columns, added[l]);
   }
   return curvature;
 }

@@ -25,7 +25,7 @@ struct Curvature {
   /// not learnt, nor a running mean or variance of a BatchNormalization, for which it follows from its scale and bias.
   std::vector<std::vector<float>> diagonal;
   /// For each of the model's weights, where asked for and where its node is a Conv, a Gemm or a MatMul that uses it as
-  /// it is, with at most kMostColumns inputs; else empty.
+  /// it is, with at most kMostColumns inputs, as long as all together take at most a gigabyte; else empty.
   std::vector<InputMoments> inputs;
 
   static constexpr size_t kMostColumns = 2048;

@@ -18,6 +18,8 @@ namespace {
 /// Samples that run at a time: enough to keep the matrix products busy, few enough that all activations of both models
 /// fit beside each other when they are compared.
 constexpr size_t kChunk = 64, kCompareChunk = 16;
+/// Classes up to which confusion is counted: a label may be any number up to 65,535, and the matrix has its square.
+constexpr size_t kMostConfused = 1024;
 
 /// Gathers an evaluation piece by piece.
 class Evaluator {
@@ -25,7 +27,6 @@ class Evaluator {
   Evaluator(const Dataset& dataset, size_t samples) : dataset_(dataset) {
     out_.samples = samples;
     out_.classes = dataset.classes;
-    if (dataset.labelled()) out_.confusion.assign(dataset.classes * dataset.classes, 0);
   }
 
   /// The first `real` rows belong to `indices`.
@@ -39,6 +40,9 @@ class Evaluator {
       loss_ += mean_squared(values, columns, targets_of(dataset_, meant), {}, 0).loss;
       return;
     }
+    // Not before it is known that the model has so many classes.
+    if (out_.confusion.empty() && dataset_.labelled() && dataset_.classes <= kMostConfused)
+      out_.confusion.assign(dataset_.classes * dataset_.classes, 0);
     const std::vector<int32_t> labels = labels_of(dataset_, meant);
     std::vector<int32_t> predicted(real);
     std::vector<float> confidence(real);
@@ -47,8 +51,8 @@ class Evaluator {
     correct_ += score.correct;
     for (size_t i = 0; i < labels.size(); ++i) {
       // A model may know more classes than the data have; such a guess is wrong, and has no column of its own.
-      const auto guess = std::min<size_t>(static_cast<size_t>(predicted[i]), dataset_.classes - 1);
-      if (static_cast<size_t>(predicted[i]) == guess)
+      const auto guess = static_cast<size_t>(predicted[i]);
+      if (!out_.confusion.empty() && guess < dataset_.classes)
         ++out_.confusion[static_cast<size_t>(labels[i]) * dataset_.classes + guess];
     }
     out_.predictions.insert(out_.predictions.end(), predicted.begin(), predicted.end());
@@ -72,6 +76,12 @@ class Evaluator {
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// What the loss is computed from: cross-entropy from the numbers before a last softmax, squared errors from the
+/// outputs themselves, as in training.
+Model judged(const Model& model, const Dataset& dataset) {
+  return dataset.targets.exists() ? model : before_softmax(model);
 }
 
 void check_data(const Dataset& dataset, std::span<const uint32_t> indices) {
@@ -102,7 +112,7 @@ struct Sums {
 Evaluation evaluate(const Model& model, const Dataset& dataset, std::span<const uint32_t> indices,
                     const Preparation& preparation, const Context& context) {
   check_data(dataset, indices);
-  const Program program(before_softmax(model));
+  const Program program(judged(model, dataset));
   Evaluator evaluator(dataset, indices.size());
   double seconds = 0;
   for_each_piece(indices, fixed_batch(program), kChunk,
@@ -120,7 +130,7 @@ Evaluation evaluate(const Model& model, const Dataset& dataset, std::span<const 
 Comparison compare(const Model& before, const Model& after, const Dataset& dataset, std::span<const uint32_t> indices,
                    const Preparation& preparation, const Context& context) {
   check_data(dataset, indices);
-  const Program first(before_softmax(before)), second(before_softmax(after));
+  const Program first(judged(before, dataset)), second(judged(after, dataset));
   const std::optional<size_t> fixed = fixed_batch(first), other_fixed = fixed_batch(second);
   if (fixed != other_fixed && fixed && other_fixed) {
     fail(ErrorCode::BadData, "models",
@@ -297,6 +307,17 @@ Preparation shape_of_input(const Program& program, const Dataset& dataset) {
            std::string(to_string(dataset.layout)) + "); Nibble does not resize images: give data of the model's size");
 }
 
+/// Whether the data are numbers that somebody has divided by 255 already, judged by some of them.
+bool are_shares(const Dataset& dataset, std::span<const uint32_t> calibration) {
+  if (dataset.dtype == DType::UInt8 || dataset.size == 0) return false;
+  constexpr size_t kSome = 256;
+  const uint32_t first = 0;
+  const Tensor some =
+      dataset.read(calibration.empty() ? std::span(&first, 1) : calibration.first(std::min(calibration.size(), kSome)));
+  const FloatView values(some);
+  return kernels::abs_max(values.values()) <= 1;
+}
+
 std::string percent(double share) {
   const auto tenths = static_cast<int>(std::lround(share * 1000));
   return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + " %";
@@ -318,6 +339,10 @@ Preparation guess_preparation(const Model& model, const Dataset& dataset, std::s
       found.mean = means;
       found.std = stds;
       found.reason = "the model says so in its metadata (nibble.scale, nibble.mean, nibble.std)";
+      if (found.scale == 1 / 255.0f && are_shares(dataset, calibration)) {
+        found.scale = 1;
+        found.reason += ", where nibble.scale is for bytes, and the data are shares of 255 already";
+      }
       return found;
     }
   }

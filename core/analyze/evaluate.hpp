@@ -15,7 +15,7 @@ struct Evaluation {
   size_t samples = 0, classes = 0;
   double loss = 0;                   ///< cross-entropy of labels, mean squared error of targets; 0 without either
   std::optional<double> accuracy;    ///< of labelled data
-  std::vector<uint32_t> confusion;   ///< [true class, predicted class]
+  std::vector<uint32_t> confusion;   ///< [true class, predicted class]; empty beyond 1,024 classes
   std::vector<int32_t> predictions;  ///< a class for each sample; empty for regression
   std::vector<float> confidence;     ///< softmax of the predicted class
   double seconds = 0;                ///< in the model alone

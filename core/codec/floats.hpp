@@ -27,6 +27,7 @@ class FloatModel {
   /// Bit patterns, seen in rows of `columns`; decoding writes them.
   template <class Coder>
   void code(Coder& coder, std::span<uint32_t> values, size_t columns) {
+    columns = std::min(columns, values.size());
     int unused = 0;  // low mantissa bits that are 0 in all values
     bool zeros = false;
     if constexpr (!Coder::kDecodes) {
@@ -47,7 +48,7 @@ class FloatModel {
         continue;
       }
       // Columns from 2 on; 1 where there is a number.
-      const size_t context = here[column + 1] + here[column] + 3 * (above[column + 2] + above[column + 1] / 2u);
+      const size_t context = here[column + 1] + here[column] + 3 * above[column + 2];
       const bool some = decide(coder, some_[context], value != 0);
       value = some ? code_value(coder, value, unused) : 0;
       here[column + 2] = some;
@@ -94,7 +95,7 @@ class FloatModel {
 
   static constexpr int kModelled = 2;
   FloatFormat format_;
-  FineEstimator some_[8], sign_, tops_[16][1 << kModelled];
+  FineEstimator some_[6], sign_, tops_[16][1 << kModelled];
   std::vector<FineEstimator> exponents_;
 };
 

@@ -264,7 +264,7 @@ class RunModel {
       }
       detail::enter(coder_, LevelPart::Significance);
       // A damaged stream may tell of a run that is longer than what is left.
-      i += std::min<size_t>(code_run(next - i), levels.size() - i);
+      i += static_cast<size_t>(std::min<uint64_t>(code_run(next - i), levels.size() - i));
       if (i == levels.size()) break;
       levels[i] = code_level(levels[i]);
       ++i;
@@ -282,7 +282,7 @@ class RunModel {
 
   /// Exp-Golomb (Teuhola 1978): the number of bits of run + 1 in unary, then those below the leading one, the first two
   /// of them by estimators.
-  size_t code_run(size_t run) {
+  uint64_t code_run(size_t run) {
     const uint64_t number = uint64_t{run} + 1;
     const int wanted = std::bit_width(number);
     int k = 1;
@@ -293,7 +293,7 @@ class RunModel {
       const bool coded = prefix < 4 ? decide(run_bits_[k][prefix], value) : coder_.bits(value, 1) != 0;
       prefix = prefix << 1 | static_cast<uint64_t>(coded);
     }
-    return static_cast<size_t>(prefix - 1);
+    return prefix - 1;
   }
 
   int32_t code_level(int32_t level) {

@@ -7,8 +7,6 @@ namespace nibble::codec {
 
 namespace {
 
-/// Above this many levels the mixed model, some 3 million levels a second, takes longer than what it saves is worth.
-constexpr size_t kMostMixed = size_t{1} << 18;
 /// Levels that choices are tried on.
 constexpr size_t kTried = size_t{1} << 15;
 
@@ -79,7 +77,7 @@ void code_levels(Coder& coder, std::span<int32_t> levels, const Widths& widths, 
       level = choice.lowest + static_cast<int32_t>(coder.uniform(static_cast<uint32_t>(level - choice.lowest), count));
     return;
   }
-  const size_t columns = widths.of[choice.width];
+  const size_t columns = std::min(widths.of[choice.width], levels.size());
   const auto run = [&](auto model) {
     for (int32_t& level : levels) level = model->step(level);
   };
@@ -111,8 +109,14 @@ Widths widths_of(std::span<const size_t> shape) {
   widths.of[0] = rank < 2 ? std::max<size_t>(all, 1) : product_from(1);
   widths.of[1] = rank < 3 ? widths.of[0] : product_from(2);
   widths.of[2] = rank < 2 ? widths.of[0] : product_from(rank - 1);
-  widths.of[3] = std::max<size_t>(all, 1);
   return widths;
+}
+
+uint64_t decoding_room(uint64_t levels, const Widths& widths) {
+  const uint64_t columns = std::min<uint64_t>(*std::max_element(widths.of, widths.of + 3), levels);
+  // Rows above and here as int32; the mixed model has three, two means of each column, and grows its memory by
+  // doubling.
+  return 8 * columns + (levels <= kMostMixed ? 12 * columns + 12 * levels : 0);
 }
 
 LevelChoice choose_model(std::span<const int32_t> levels, const Widths& widths) {
@@ -170,9 +174,12 @@ void encode_levels(RangeEncoder& coder, std::span<const int32_t> levels, const W
   code_given(coder, levels, widths, choice);
 }
 
-void decode_levels(RangeDecoder& coder, std::span<int32_t> levels, const Widths& widths) {
+bool decode_levels(RangeDecoder& coder, std::span<int32_t> levels, const Widths& widths) {
   std::fill(levels.begin(), levels.end(), 0);
-  code_levels(coder, levels, widths, code_choice(coder, LevelChoice{}));
+  const LevelChoice choice = code_choice(coder, LevelChoice{});
+  if (choice.width > 2 || (choice.model == LevelChoice::Model::Mixed && levels.size() > kMostMixed)) return false;
+  code_levels(coder, levels, widths, choice);
+  return true;
 }
 
 uint64_t cost_of_levels(std::span<const int32_t> levels, const Widths& widths, const LevelChoice& choice) {

@@ -7,10 +7,13 @@
 
 namespace nibble::codec {
 
+/// Above this many levels the mixed model, some 3 million levels a second, takes longer than what it saves is worth.
+inline constexpr size_t kMostMixed = size_t{1} << 18;
+
 /// The row lengths that a tensor's levels can be seen in, the choice among them being the encoder's: of all inputs of
 /// one output, of a kernel, of its last axis. Both sides find them from the shape alone; all are at least 1.
 struct Widths {
-  size_t of[4] = {1, 1, 1, 1};
+  size_t of[3] = {1, 1, 1};
 };
 Widths widths_of(std::span<const size_t> shape);
 
@@ -21,8 +24,13 @@ LevelChoice choose_model(std::span<const int32_t> levels, const Widths& widths);
 /// The choice, then the levels.
 void encode_levels(RangeEncoder& coder, std::span<const int32_t> levels, const Widths& widths,
                    const LevelChoice& choice);
-/// Any bytes are safe to decode; levels are within the bounds above.
-void decode_levels(RangeDecoder& coder, std::span<int32_t> levels, const Widths& widths);
+/// Any bytes are safe to decode; levels are within the bounds above. False where the stream makes a choice that no
+/// encoder makes, and that would take memory beyond decoding_room().
+bool decode_levels(RangeDecoder& coder, std::span<int32_t> levels, const Widths& widths);
+
+/// Bytes that decode_levels takes beside the levels, about: rows and means of columns, and what the mixed model has
+/// seen.
+uint64_t decoding_room(uint64_t levels, const Widths& widths);
 
 /// What encode_levels would write, in 1 / 65536 bit: in all, and by what it is for (without the choice itself).
 uint64_t cost_of_levels(std::span<const int32_t> levels, const Widths& widths, const LevelChoice& choice);

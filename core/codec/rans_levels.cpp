@@ -82,6 +82,8 @@ std::vector<uint8_t> rans_encode_levels(std::span<const int32_t> levels) {
   std::array<uint16_t, 256> frequencies{};
   const bool constant = alphabet.symbols == 1;
   if (!constant) {
+    // Levels of a wide alphabet may differ in their extra bits alone; frequencies want two symbols.
+    if (counts[symbols[0]] == symbols.size()) ++counts[symbols[0] ^ 1];
     rans_frequencies(counts, frequencies);
     code_frequencies(coder, alphabet.symbols, std::span(frequencies));
   }

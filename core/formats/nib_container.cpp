@@ -20,6 +20,8 @@ constexpr size_t kMostHeader = size_t{64} << 20;
 /// What one byte of a coded header may stand for: real graphs have 5 to 50, and damage should not take minutes to see.
 constexpr size_t kMostRatio = 256;
 constexpr size_t kMostRank = 64;
+/// Entries take some hundred times as much memory as they take in a file.
+constexpr size_t kMostTensors = size_t{1} << 18, kMostRecipes = size_t{1} << 12;
 
 [[noreturn]] void bad(const std::string& where, const std::string& message) {
   fail(ErrorCode::BadFile, where, message);
@@ -124,7 +126,7 @@ TensorEntry parse_tensor(Reader& in) {
     tensor.scheme.granularity = static_cast<Granularity>(grid >> 1);
     tensor.scheme.symmetric = grid & 1;
     if (tensor.scheme.granularity == Granularity::Group) {
-      tensor.scheme.group_size = in.number(SIZE_MAX, "the group size");
+      tensor.scheme.group_size = in.number(65536, "the group size");
       if (tensor.scheme.group_size == 0) bad(in.place(), "a group size of 0");
     }
     if (uses_rows(tensor.scheme)) {
@@ -133,6 +135,8 @@ TensorEntry parse_tensor(Reader& in) {
     }
   }
   complete(tensor);
+  // They are part of the text, having nothing to code.
+  if (tensor.elements == 0) bad(tensor.name, "a tensor without elements among those that are coded");
   return tensor;
 }
 
@@ -328,7 +332,8 @@ void print_quantized(const std::vector<TensorEntry>& tensors, const Form& full, 
 Form parse_quantized(const std::vector<TensorEntry>& tensors, std::string_view full, Reader& in) {
   Form form;
   const std::string text = parse_difference(full, in);
-  form.holes.resize(in.count("the number of arrays"));
+  // Codes, scales and zero points.
+  form.holes.resize(in.number(3 * tensors.size(), "the number of arrays"));
   std::vector<size_t> gaps;
   for (Hole& hole : form.holes) {
     gaps.push_back(in.number(SIZE_MAX, "the place of an array"));
@@ -354,7 +359,7 @@ void print_history(const History& history, Writer& out) {
 
 History parse_history(Reader& in) {
   History history;
-  history.recipes.resize(in.count("the number of recipes"));
+  history.recipes.resize(in.number(kMostRecipes, "the number of recipes"));
   for (std::string& recipe : history.recipes) recipe = in.text();
   history.file_bytes = in.number(SIZE_MAX, "the size of the first file");
   if (const size_t noise = in.number(1 << 16, "the error"))
@@ -478,9 +483,9 @@ Container parse_header(std::span<const uint8_t> start) {
   container.header_bytes = extent;
   container.format = static_cast<Format>(in.number(static_cast<uint64_t>(Format::Safetensors), "the format"));
   const bool quantized = in.number(1, "the flags") != 0;
-  const size_t tensors = in.count("the number of tensors");
+  const size_t tensors = in.number(kMostTensors, "the number of tensors");
   for (size_t i = 0; i < tensors; ++i) container.tensors.push_back(parse_tensor(in));
-  const size_t blocks = in.count("the number of blocks");
+  const size_t blocks = in.number(tensors, "the number of blocks");
   size_t offset = extent, first = 0;
   for (size_t i = 0; i < blocks; ++i) {
     BlockEntry block;
@@ -507,6 +512,12 @@ Container parse_header(std::span<const uint8_t> start) {
 }
 
 std::vector<uint8_t> print_header(const Container& container) {
+  if (container.tensors.size() > kMostTensors || container.history.recipes.size() > kMostRecipes) {
+    fail(ErrorCode::Unsupported, "model",
+         "it has " + std::to_string(container.tensors.size()) + " tensors and " +
+             std::to_string(container.history.recipes.size()) + " recipes; a .nib takes " +
+             std::to_string(kMostTensors) + " and " + std::to_string(kMostRecipes));
+  }
   Writer out;
   out.number(static_cast<uint64_t>(container.format));
   out.number(container.quantized.has_value());

@@ -33,6 +33,8 @@ bool keeps_grid(const Param& param, std::optional<size_t> channel_axis) {
 
 /// The promises of a tensor that has been decoded; `channel_axis` as the model has it.
 void promise(const TensorEntry& tensor, std::optional<size_t> channel_axis, Numbers& numbers, Param& param) {
+  if (param.grid || param.codebook || param.mask) fail(ErrorCode::BadFile, tensor.name, "there are two of this name");
+  if (tensor.masked && !is_real(tensor.dtype)) fail(ErrorCode::BadFile, tensor.name, "integers cannot be pruned");
   if (tensor.values == Values::Grid) {
     param.grid = QuantParams{tensor.scheme, std::move(numbers.scales), std::move(numbers.zero_points)};
     param.grid->zero_point.resize(tensor.scales, 0);
@@ -44,7 +46,10 @@ void promise(const TensorEntry& tensor, std::optional<size_t> channel_axis, Numb
   if (tensor.values == Values::Palette && tensor.shared) {
     Codebook codebook;
     const FloatView values(param.value);
-    const std::set<float> different(values.values().begin(), values.values().end());
+    const std::span<const float> all = values.values();
+    if (!std::all_of(all.begin(), all.end(), [](float value) { return std::isfinite(value); }))
+      fail(ErrorCode::BadFile, tensor.name, "shared values that are not finite");
+    const std::set<float> different(all.begin(), all.end());
     for (const float value : different) {
       if (value != 0 || !tensor.masked) codebook.centroids.push_back(value);
     }
@@ -90,12 +95,13 @@ Model read(std::span<const std::byte> file, std::string_view name, size_t most) 
   const std::span<const uint8_t> bytes = as_octets(file);
   const size_t extent = header_extent(bytes);
   const Container container = parse_header(bytes.first(extent ? std::min(extent, bytes.size()) : bytes.size()));
-  uint64_t need = container.full.bytes;
+  uint64_t largest = 0;
   for (const BlockEntry& block : container.blocks) {
     uint64_t room = 0;
     for (size_t i = 0; i < block.tensors; ++i) room += room_for(container.tensors[block.first + i]);
-    need = std::max(need, room);
+    largest = std::max(largest, room);
   }
+  const uint64_t need = container.full.bytes + largest;
   if (need > most) {
     fail(ErrorCode::OutOfMemory, std::string(name),
          "decoding it needs " + std::to_string(need) + " bytes, expected at most " + std::to_string(most));

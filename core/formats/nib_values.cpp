@@ -97,7 +97,7 @@ class BlockCoder {
   void code_levels(std::vector<int32_t>& levels, const Widths& widths,
                    const std::optional<codec::LevelChoice>& choice) {
     if constexpr (Coder::kDecodes) {
-      codec::decode_levels(coder_, levels, widths);
+      if (!codec::decode_levels(coder_, levels, widths)) bad("levels", "coded by a model that is not for so many");
     } else {
       codec::encode_levels(coder_, levels, widths, choice ? *choice : codec::choose_model(levels, widths));
     }
@@ -249,9 +249,13 @@ void fill(const Hole& hole, const TensorEntry& tensor, const Numbers& numbers, s
   });
 }
 
-size_t room_for(const TensorEntry& tensor) {
-  return (has_levels(tensor) || tensor.values == Values::Floats ? 4 * tensor.elements : tensor.bytes) +
-         8 * tensor.scales;
+uint64_t room_for(const TensorEntry& tensor) {
+  const uint64_t elements = tensor.elements, scales = 8 * uint64_t{tensor.scales};
+  const codec::Widths widths = codec::widths_of(tensor.shape);
+  if (has_levels(tensor)) return 4 * elements + codec::decoding_room(elements, widths) + scales;
+  if (tensor.values == Values::Floats) return 4 * elements + 2 * std::min<uint64_t>(widths.of[0], elements);
+  // What the model of bytes has seen grows by doubling.
+  return 4 * uint64_t{tensor.bytes};
 }
 
 std::vector<Numbers> decode_block(const Container& container, size_t block, std::span<const uint8_t> bytes) {

@@ -29,7 +29,7 @@ struct Numbers {
 std::vector<Numbers> decode_block(const Container& container, size_t block, std::span<const uint8_t> bytes);
 
 /// Room in memory that decode_block needs for a tensor, about.
-size_t room_for(const TensorEntry& tensor);
+uint64_t room_for(const TensorEntry& tensor);
 
 /// The array that a hole wants; `out` has its size.
 void fill(const Hole& hole, const TensorEntry& tensor, const Numbers& numbers, std::span<uint8_t> out);

@@ -325,7 +325,11 @@ class Runner {
       if (options_.tap && &plan == main) options_.tap(step.node->outputs[i], *step.node, outputs[i]);
       values[static_cast<size_t>(slot)] = std::move(outputs[i]);
     }
-    for (const int slot : step.last_uses) values[static_cast<size_t>(slot)] = Tensor();
+    for (const int slot : step.last_uses) {
+      // What only the caller may want is freed by the caller.
+      const bool made = std::find(step.outputs.begin(), step.outputs.end(), slot) != step.outputs.end();
+      if (!made || options_.also.empty() || &plan != main) values[static_cast<size_t>(slot)] = Tensor();
+    }
   }
 
   const Plan* main = nullptr;
@@ -465,8 +469,10 @@ struct Program::Impl {
     for (const Step& step : plan->steps) {
       for (size_t i = 0; i < step.inputs.size(); ++i) {
         const int slot = step.inputs[i];
-        // The first real input decides the outputs' type, so it keeps its own.
-        if (slot != kNone && (step.op->reals != ops::Reals::AsFloat32 || i == 0)) plain[static_cast<size_t>(slot)] = 1;
+        // The first real input decides the outputs' type, so it keeps its own; one that only comes later is behind
+        // indices: EmbedLayerNormalization's tables.
+        const bool decides = i == 0 || (i == 2 && step.op->name == "EmbedLayerNormalization");
+        if (slot != kNone && (step.op->reals != ops::Reals::AsFloat32 || decides)) plain[static_cast<size_t>(slot)] = 1;
       }
     }
     for (size_t slot = 0; slot < constants.size(); ++slot) {
@@ -636,6 +642,24 @@ std::vector<Tensor> Program::backward(const Tape& tape, std::span<const Tensor> 
   return out;
 }
 
+namespace {
+
+/// Whether a softmax runs over all numbers of a sample, as far as that can be told; `value` is what it makes, where its
+/// shape is known. Before operator set 13 it runs over all axes from the given one on.
+bool spans_sample(const Node& softmax, int64_t opset, const Value* value) {
+  const int64_t axis = int_attribute(softmax, "axis", opset < 13 ? 1 : -1);
+  if (axis == -1 || (axis == 1 && (opset < 13 || !value || !value->ranked))) return true;
+  if (!value || !value->ranked) return false;
+  const auto rank = static_cast<int64_t>(value->shape.size());
+  for (int64_t i = (axis < 0 ? axis + rank : axis) + 1; i < rank; ++i) {
+    const auto* extent = std::get_if<int64_t>(&value->shape[static_cast<size_t>(i)]);
+    if (!extent || *extent != 1) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
 Model before_softmax(const Model& model) {
   const Graph& graph = *model.graph;
   if (graph.outputs.empty()) return model;
@@ -644,6 +668,8 @@ Model before_softmax(const Model& model) {
     if (node->outputs.empty() || node->outputs[0] != name || node->inputs.empty() || !node->domain.empty()) continue;
     const bool passes = node->op == "Identity" || node->op == "Flatten" || node->op == "Squeeze";
     if (node->op != "Softmax" && node->op != "LogSoftmax" && !passes) return model;
+    const Value& output = graph.outputs[0];
+    if (!passes && !spans_sample(*node, opset_of(*model.header), name == output.name ? &output : nullptr)) return model;
     name = node->inputs[0];
     if (passes) continue;
     Graph taken = graph;

@@ -82,37 +82,48 @@ void estimate_coders(const nib::Prepared& prepared, WeightBytes& bytes) {
   bytes.cabac = codec::estimate_cost(levels, codec::widths_of(prepared.entry.shape)) / 8;
 }
 
-/// What stands beside the levels.
-double estimate_scales(const nib::Prepared& prepared) {
-  const nib::Numbers& numbers = prepared.numbers;
-  std::vector<uint32_t> patterns(numbers.palette.begin(), numbers.palette.end());
-  for (const float scale : numbers.scales) patterns.push_back(std::bit_cast<uint32_t>(scale));
-  codec::BitCounter counter;
-  codec::FloatModel model(prepared.entry.dtype == DType::Float16 && numbers.scales.empty()    ? codec::kFloat16
-                          : prepared.entry.dtype == DType::BFloat16 && numbers.scales.empty() ? codec::kBFloat16
-                                                                                              : codec::kFloat32);
-  model.code(counter, patterns, std::max<size_t>(1, prepared.entry.groups));
-  const double zero_points = numbers.zero_points.empty() ? 0 : codec::entropy_of(numbers.zero_points) / 8;
-  return static_cast<double>(counter.cost()) * kBitCost + zero_points;
-}
+/// What stands beside levels, and tensors that have none. Its models of floats learn from tensor to tensor, as those of
+/// a block do.
+class FloatEstimator {
+ public:
+  double beside_levels(const nib::Prepared& prepared) {
+    const nib::Numbers& numbers = prepared.numbers;
+    double bytes = numbers.zero_points.empty() ? 0 : codec::entropy_of(numbers.zero_points) / 8;
+    std::vector<uint32_t> patterns;
+    for (const float scale : numbers.scales) patterns.push_back(std::bit_cast<uint32_t>(scale));
+    bytes += cost(scales_, patterns, std::max<size_t>(1, prepared.entry.groups));
+    if (numbers.palette.empty()) return bytes;
+    if (bits_of(prepared.entry.dtype) > 32) return bytes + 8 * static_cast<double>(numbers.palette.size());
+    patterns.assign(numbers.palette.begin(), numbers.palette.end());
+    return bytes + cost(model_of(prepared.entry.dtype), patterns, patterns.size());
+  }
 
-/// A tensor without levels, by the first of its values.
-double estimate_values(const Tensor& tensor) {
-  constexpr size_t kSome = size_t{1} << 14;
-  const DType dtype = tensor.dtype();
-  if (dtype != DType::Float32 && dtype != DType::Float16 && dtype != DType::BFloat16)
-    return static_cast<double>(tensor.bytes().size());
-  const size_t count = std::min(kSome, tensor.elements());
-  std::vector<uint32_t> patterns(count);
-  for (size_t i = 0; i < count; ++i)
-    patterns[i] = dtype == DType::Float32 ? tensor.data<uint32_t>()[i] : tensor.data<uint16_t>()[i];
-  codec::BitCounter counter;
-  codec::FloatModel model(dtype == DType::Float32   ? codec::kFloat32
-                          : dtype == DType::Float16 ? codec::kFloat16
-                                                    : codec::kBFloat16);
-  model.code(counter, patterns, codec::widths_of(tensor.shape()).of[0]);
-  return scaled(static_cast<double>(counter.cost()) * kBitCost, count, tensor.elements());
-}
+  /// By the first of its values.
+  double values(const Tensor& tensor) {
+    constexpr size_t kSome = size_t{1} << 14;
+    const DType dtype = tensor.dtype();
+    if (!is_real(dtype) || bits_of(dtype) > 32) return static_cast<double>(tensor.bytes().size());
+    const size_t count = std::min(kSome, tensor.elements());
+    std::vector<uint32_t> patterns(count);
+    for (size_t i = 0; i < count; ++i)
+      patterns[i] = dtype == DType::Float32 ? tensor.data<uint32_t>()[i] : tensor.data<uint16_t>()[i];
+    return scaled(cost(model_of(dtype), patterns, codec::widths_of(tensor.shape()).of[0]), count, tensor.elements());
+  }
+
+ private:
+  static double cost(codec::FloatModel& model, std::vector<uint32_t>& patterns, size_t columns) {
+    if (patterns.empty()) return 0;
+    codec::BitCounter counter;
+    model.code(counter, patterns, columns);
+    return static_cast<double>(counter.cost()) * kBitCost;
+  }
+  codec::FloatModel& model_of(DType dtype) {
+    return dtype == DType::Float16 ? halves_ : dtype == DType::BFloat16 ? brains_ : floats_;
+  }
+
+  codec::FloatModel scales_{codec::kFloat32}, floats_{codec::kFloat32}, halves_{codec::kFloat16},
+      brains_{codec::kBFloat16};
+};
 
 double coded(const WeightBytes& bytes, EntropyCoder coder) {
   switch (coder) {
@@ -120,6 +131,16 @@ double coded(const WeightBytes& bytes, EntropyCoder coder) {
     case EntropyCoder::Rans: return *bytes.rans;
     default: return *bytes.cabac;
   }
+}
+
+/// The one that the model wants, or the smallest, as nib::prepare has it.
+EntropyCoder coder_of(const Model& model, const WeightBytes& bytes) {
+  if (model.coding.coder != EntropyCoder::Auto) return model.coding.coder;
+  EntropyCoder best = EntropyCoder::Cabac;
+  for (const EntropyCoder other : {EntropyCoder::Rans, EntropyCoder::Huffman}) {
+    if (coded(bytes, other) + 8 < coded(bytes, best)) best = other;
+  }
+  return best;
 }
 
 /// Text of a file up to which its header is coded for an estimate, too: that takes some 10 ms, and the header is a good
@@ -133,21 +154,43 @@ nib::TensorEntry entry_of(const Param& param) {
   entry.dtype = param.value.dtype();
   entry.shape = param.value.shape();
   entry.masked = param.mask.has_value();
-  entry.values = is_real(entry.dtype) ? nib::Values::Floats : nib::Values::Bytes;
+  entry.values = is_real(entry.dtype) && bits_of(entry.dtype) <= 32 ? nib::Values::Floats : nib::Values::Bytes;
   nib::complete(entry);
   return entry;
 }
 
 /// `outlines`: of every param, those of weights filled in.
-void estimate_file(const Model& model, std::vector<std::optional<nib::Outline>> outlines, ByteReport& report) {
+void estimate_file(const Model& model, std::vector<std::optional<nib::Outline>> outlines, FloatEstimator& floats,
+                   ByteReport& report) {
   double values = 0;
+  size_t quickly_coded = size_t{1} << 13;  // elements that are tried in every way, as the file has them
   for (const WeightBytes& bytes : report.weights) report.file += bytes.nib;
   for (size_t i = 0; i < model.params.size(); ++i) {
     const Param& param = model.params[i];
     values += static_cast<double>(param.value.bytes().size());
     if (outlines[i]) continue;
-    const double bytes = estimate_values(param.value);
-    outlines[i] = {entry_of(param), EntropyCoder::Cabac, static_cast<size_t>(bytes)};
+    double bytes = 0;
+    // A bias may have been rounded by rate.
+    std::optional<nib::Prepared> prepared =
+        param.value.elements() ? nib::promised_levels(param, nullptr) : std::nullopt;
+    if (prepared) {
+      WeightBytes levels;
+      estimate_coders(*prepared, levels);
+      levels.coder = coder_of(model, levels);
+      bytes = coded(levels, levels.coder) + floats.beside_levels(*prepared);
+      outlines[i] = {std::move(prepared->entry), levels.coder, static_cast<size_t>(bytes)};
+    } else {
+      bytes = floats.values(param.value);
+      outlines[i] = {entry_of(param), EntropyCoder::Cabac, static_cast<size_t>(bytes)};
+      if (param.value.elements() && param.value.elements() <= quickly_coded) {
+        quickly_coded -= param.value.elements();
+        nib::Prepared coded = nib::prepare(param, nullptr, model.coding.coder);
+        if (const double alone = static_cast<double>(coded.bits) * kBitCost; alone < bytes) {
+          bytes = alone;
+          outlines[i] = {std::move(coded.entry), coded.coder, static_cast<size_t>(bytes)};
+        }
+      }
+    }
     if (!nib::stays_in_text(param, false)) report.others += bytes;
   }
   const double text = std::max(0.0, static_cast<double>(report.dense_file) - values);
@@ -183,6 +226,7 @@ ByteReport measure_bytes(const Model& model, bool exact, const Context& context)
 
   if (!exact) {
     std::vector<std::optional<nib::Outline>> outlines(model.params.size());
+    FloatEstimator floats;
     for (size_t i = 0; i < model.weights->size(); ++i) {
       const Weight& weight = (*model.weights)[i];
       const Param& param = model.params[weight.param];
@@ -192,23 +236,17 @@ ByteReport measure_bytes(const Model& model, bool exact, const Context& context)
       if (!prepared) {
         WeightBytes& bytes = start(i, {});
         bytes.codes = bytes.dense;
-        bytes.nib = estimate_values(param.value);
+        bytes.nib = floats.values(param.value);
         outlines[weight.param] = {entry_of(param), bytes.coder, static_cast<size_t>(bytes.nib)};
         continue;
       }
       WeightBytes& bytes = start(i, of_levels(param, *prepared));
       estimate_coders(*prepared, bytes);
-      bytes.coder = model.coding.coder;
-      if (bytes.coder == EntropyCoder::Auto) {
-        bytes.coder = EntropyCoder::Cabac;
-        for (const EntropyCoder other : {EntropyCoder::Rans, EntropyCoder::Huffman}) {
-          if (coded(bytes, other) + 8 < coded(bytes, bytes.coder)) bytes.coder = other;
-        }
-      }
-      bytes.nib = coded(bytes, bytes.coder) + estimate_scales(*prepared);
+      bytes.coder = coder_of(model, bytes);
+      bytes.nib = coded(bytes, bytes.coder) + floats.beside_levels(*prepared);
       outlines[weight.param] = {std::move(prepared->entry), bytes.coder, static_cast<size_t>(bytes.nib)};
     }
-    estimate_file(model, std::move(outlines), report);
+    estimate_file(model, std::move(outlines), floats, report);
     return report;
   }
 
@@ -293,7 +331,10 @@ std::vector<uint8_t> packed_codes(const Model& model, const std::string& name) {
       }
       return codes;
     }
-    for (const int32_t level : prepared->numbers.levels) codes.push_back(static_cast<uint8_t>(level + first));
+    // One symmetric bit has the levels -1 and 1, whose lowest bits are alike.
+    const bool sign_only = param.grid && bits == 1 && param.grid->scheme.symmetric;
+    for (const int32_t level : prepared->numbers.levels)
+      codes.push_back(static_cast<uint8_t>(sign_only ? level > 0 : level + first));
     std::vector<uint8_t> packed(kernels::packed_bytes(codes.size(), bits));
     kernels::pack_bits(codes, bits, packed);
     return packed;

@@ -36,8 +36,9 @@ struct ByteReport {
   bool estimated = false;
 };
 
-/// `exact` encodes everything with every coder; without it weights of more than 2^14 elements are coded in part, which
-/// takes some 10 ms a weight (codec::estimate_cost), and `parts` are none.
+/// `exact` encodes everything with every coder; without it large weights are coded in part, from 2^14 elements on where
+/// they have no levels and from some 2^15 to 2^16 where they have (codec::estimate_cost), which takes some 10 ms a
+/// weight, and `parts` are none.
 ByteReport measure_bytes(const Model& model, bool exact, const Context& context);
 
 /// JSON as wasm/src/types.ts describes it.

@@ -3,8 +3,8 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <set>
 #include <unordered_map>
-#include <unordered_set>
 
 #include "core/analyze/curvature.hpp"
 #include "core/base/error.hpp"
@@ -184,16 +184,20 @@ void apply(const TrainStep& step, const std::string& where, const StepClock& clo
   report.notes.push_back({"training", message});
 }
 
-/// Running variances of the model's batch normalisations: numbers whose error counts by its ratio to them.
-std::unordered_set<size_t> find_variances(const Model& model) {
+/// Running means and variances of the model's batch normalisations, and which of them are variances: numbers whose
+/// error counts by its ratio to them.
+std::unordered_map<size_t, bool> find_statistics(const Model& model) {
   std::unordered_map<std::string_view, size_t> params;
   for (const Initializer& initializer : model.graph->initializers) params.emplace(initializer.name, initializer.param);
-  std::unordered_set<size_t> variances;
+  std::unordered_map<size_t, bool> statistics;
   for (const Node& node : model.graph->nodes) {
     if (node.op != "BatchNormalization" || !node.domain.empty() || node.inputs.size() < 5) continue;
-    if (const auto found = params.find(node.inputs[4]); found != params.end()) variances.insert(found->second);
+    for (const size_t input : {3, 4}) {
+      if (const auto found = params.find(node.inputs[input]); found != params.end())
+        statistics[found->second] = input == 4;
+    }
   }
-  return variances;
+  return statistics;
 }
 
 /// Without data: errors relative to the tensor's own values. Biases and normalisation parameters, few and each of them
@@ -243,8 +247,12 @@ void apply(const EncodeStep& step, const std::string& where, const StepClock& cl
     params.emplace_back((*model.weights)[i].param, &(*model.weights)[i]);
     position.emplace((*model.weights)[i].param, i);
   }
-  const std::unordered_set<size_t> variances = find_variances(model);
-  for (size_t i = 0; i < model.params.size(); ++i) {
+  // Constants of formulas, sizes and the like are neither, and stay.
+  const std::unordered_map<size_t, bool> statistics = find_statistics(model);
+  const std::vector<size_t> learnt = find_learnt(model);
+  std::set<size_t> others(learnt.begin(), learnt.end());
+  for (const auto& [param, is_variance] : statistics) others.insert(param);
+  for (const size_t i : others) {
     const Param& param = model.params[i];
     const bool small = param.value.shape().size() == 1 && is_real(param.value.dtype()) && !weights.count(i);
     if (small && step.layers.include.empty() && step.layers.matches(param.name)) params.emplace_back(i, nullptr);
@@ -265,6 +273,9 @@ void apply(const EncodeStep& step, const std::string& where, const StepClock& cl
         cost.moments = inputs.values;
         cost.groups = inputs.groups;
         cost.columns = inputs.columns;
+      } else if (weight && step.importance == Importance::Hessian) {
+        report.notes.push_back(
+            {param.name, "how its inputs go together is not measured; errors are counted one by one"});
       }
     } else {
       if (weight) report.notes.push_back({param.name, "the loss has no gradient here; it is left as it is"});
@@ -274,7 +285,8 @@ void apply(const EncodeStep& step, const std::string& where, const StepClock& cl
       if (weight) report.notes.push_back({param.name, "nothing depends on it, or it is all 0; it is left as it is"});
       continue;
     }
-    if (!weight && variances.count(index)) {
+    const auto statistic = statistics.find(index);
+    if (!weight && statistic != statistics.end() && statistic->second) {
       param = shorten_mantissas(param, cost, step.lambda);
       continue;
     }

@@ -19,7 +19,8 @@ std::vector<double> initial_centroids(std::span<const float> sorted, size_t coun
       case InitialCentroids::Linear: centroids[i] = low + share * (high - low); break;
       case InitialCentroids::Density:
         // In the middle of equal parts of the sorted values.
-        centroids[i] = sorted[std::min(sorted.size() - 1, (2 * i + 1) * sorted.size() / (2 * count))];
+        centroids[i] =
+            sorted[std::min(sorted.size() - 1, static_cast<size_t>(uint64_t{2 * i + 1} * sorted.size() / (2 * count)))];
         break;
       case InitialCentroids::Random: centroids[i] = sorted[mix64(key, i) % sorted.size()]; break;
     }

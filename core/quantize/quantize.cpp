@@ -1,7 +1,6 @@
 #include "core/quantize/quantize.hpp"
 
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
 #include <vector>
 
@@ -36,9 +35,7 @@ void snap(std::span<const float> values, const QuantScheme& scheme, const Grid& 
 /// The part of a grid whose points are finite numbers of the type. The zero point's rounding moves the outermost points
 /// by up to half a step, which can be beyond what a narrow type holds.
 Grid within(Grid grid, DType dtype) {
-  // Anything larger rounds to infinity.
-  const double most = dtype == DType::Float16 ? 65519 : dtype == DType::BFloat16 ? 0x1.FEFp127 : FLT_MAX;
-  const auto reach = static_cast<int32_t>(std::min(most / grid.scale, 1e6));
+  const auto reach = static_cast<int32_t>(std::min(largest_finite(dtype) / grid.scale, 1e6));
   grid.lowest = std::max(grid.lowest, grid.zero_point - reach);
   grid.highest = std::min(grid.highest, grid.zero_point + reach);
   return grid;

@@ -116,16 +116,20 @@ class Rounder {
     double step = std::sqrt(12 * lambda_ / (cost_.mean * kLn2));
     // 16 bits are the most that a grid has, a step below the normal numbers may be 0 as a float, and one beyond the
     // largest value leaves nothing anyway.
-    step = std::clamp(step, std::max<double>(largest / 32767.0, FLT_MIN), std::max(4.0 * largest, 1e-30));
+    step = std::clamp(step, std::max<double>(largest / 32767.0, FLT_MIN),
+                      std::min(std::max(4.0 * largest, 1e-30), largest_finite(DType::Float32) / 2));
     grid_.scheme = {16, true, Granularity::Tensor, 32};
     grid_.scale = {with_mantissa(static_cast<float>(step), 4)};
     grid_.zero_point = {0};
     if (static_cast<double>(largest) / grid_.scale[0] > 32767) grid_.scale[0] *= 1.0625f;
   }
 
+  /// The level next to a code that the grid has, and that the type can hold.
   int32_t clamped(double code, size_t at) const {
     const int32_t zero = grid_.zero_point[grid_.scale.size() == 1 ? 0 : layout_->piece(at)];
-    const double low = lowest_code(grid_.scheme) - zero, high = highest_code(grid_.scheme) - zero;
+    const double reach = std::floor(largest_finite(param_.value.dtype()) / scale_at(at));
+    const double low = std::max<double>(lowest_code(grid_.scheme) - zero, -reach);
+    const double high = std::min<double>(highest_code(grid_.scheme) - zero, reach);
     return static_cast<int32_t>(std::clamp(code, low, high));
   }
   int32_t nearest(double value, size_t at) const { return clamped(std::nearbyint(value / scale_at(at)), at); }
@@ -304,7 +308,10 @@ Param shorten_mantissas(const Param& param, const ErrorCost& cost, double lambda
     weight = std::max(weight, curvature_at(cost, i) * static_cast<double>(values[i]) * values[i]);
   const int bits = mantissa_bits(weight, lambda);
   std::vector<float> out(values.begin(), values.end());
-  for (float& value : out) value = with_mantissa(value, bits);
+  const double most = largest_finite(param.value.dtype());
+  for (float& value : out) {
+    if (const float rounded = with_mantissa(value, bits); std::abs(rounded) <= most) value = rounded;
+  }
   Param shortened = param;
   shortened.value = from_floats(param.value.dtype(), param.value.shape(), out);
   return shortened;
@@ -316,12 +323,19 @@ Param shorten_scales(const Param& param, const Weight& weight, const ErrorCost& 
   const FloatView view(param.value);
   const std::span<const float> values = view.values();
   std::vector<double> weights(param.grid->scale.size(), 0);
+  std::vector<float> largest(weights.size(), 0);
   const auto piece = [&](size_t at) { return weights.size() == 1 ? 0 : layout.piece(at); };
-  for (size_t i = 0; i < values.size(); ++i)
+  for (size_t i = 0; i < values.size(); ++i) {
     weights[piece(i)] += curvature_at(cost, i) * static_cast<double>(values[i]) * values[i];
+    largest[piece(i)] = std::max(largest[piece(i)], std::abs(values[i]));
+  }
   Param shortened = param;
-  for (size_t i = 0; i < weights.size(); ++i)
-    shortened.grid->scale[i] = with_mantissa(param.grid->scale[i], mantissa_bits(weights[i], lambda));
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const float scale = param.grid->scale[i], rounded = with_mantissa(scale, mantissa_bits(weights[i], lambda));
+    // Not where the outermost value would become infinity.
+    if (largest[i] * (static_cast<double>(rounded) / scale) <= largest_finite(param.value.dtype()))
+      shortened.grid->scale[i] = rounded;
+  }
   std::vector<float> out(values.size());
   for (size_t i = 0; i < values.size(); ++i) {
     const float code = std::nearbyint(values[i] / param.grid->scale[piece(i)]);

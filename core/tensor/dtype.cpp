@@ -1,5 +1,6 @@
 // Types and shapes by themselves: all that the decoder of .nib files wants of this room.
 #include <algorithm>
+#include <cfloat>
 
 #include "core/base/error.hpp"
 #include "core/tensor/tensor.hpp"
@@ -37,6 +38,10 @@ int bits_of(DType dtype) { return facts(dtype).bits; }
 
 bool is_real(DType dtype) {
   return dtype == DType::Float32 || dtype == DType::Float64 || dtype == DType::Float16 || dtype == DType::BFloat16;
+}
+
+double largest_finite(DType dtype) {
+  return dtype == DType::Float16 ? 65519 : dtype == DType::BFloat16 ? 0x1.FEFp127 : FLT_MAX;
 }
 
 size_t elements_of(const Shape& shape, std::string_view where) {

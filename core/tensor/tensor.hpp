@@ -50,6 +50,8 @@ int bits_of(DType dtype);
 
 /// True for the types whose values Nibble can compress: float32, float64, float16, bfloat16.
 bool is_real(DType dtype);
+/// Of a real type: the largest float32, more or less, that does not become infinity in it.
+double largest_finite(DType dtype);
 
 /// Extents, outermost first. Rank 0 is a scalar with one element.
 using Shape = std::vector<size_t>;

@@ -1,6 +1,7 @@
 #include "core/train/train.hpp"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -122,7 +123,7 @@ class Reader {
   size_t at_ = 0;
 };
 
-constexpr uint64_t kMagic = 0x3130'6e69'6172'744eu;  // "Ntrain01"
+constexpr uint64_t kMagic = 0x3230'6e69'6172'744eu;  // "Ntrain02"
 
 }  // namespace
 
@@ -162,10 +163,11 @@ struct Trainer::Impl {
       Learnt learnt;
       learnt.param = param;
       learnt.value = Tensor::copy_of(DType::Float32, from.value.shape(), from.value.bytes());
-      learnt.decays = from.value.shape().size() > 1;
       std::optional<size_t> axis;
       for (const Weight& weight : *original.weights) {
-        if (weight.param == param) axis = weight.channel_axis;
+        if (weight.param != param) continue;
+        axis = weight.channel_axis;
+        learnt.decays = true;
       }
       learnt.rows = rows_of(from.value.shape(), axis);
       if (choice.keep_grids && from.codebook) {
@@ -312,6 +314,14 @@ struct Trainer::Impl {
   }
 
   void update(std::vector<Tensor>& grads) {
+    // What is not to move has no gradient, so that neither the norm nor the optimizer's moments know it.
+    for (size_t i = 0; i < all.size(); ++i) {
+      const Param& param = original.params[all[i].param];
+      const std::span<float> grad = grads[i].write<float>();
+      // The straight-through estimator: rounding has gradient 1 inside the grid's range and 0 where it clips.
+      if (on_grid(all[i])) kernels::multiply(grad, all[i].inside, grad);
+      if (choice.keep_masks && param.mask) kernels::apply_mask(grad, param.mask->words, grad);
+    }
     if (choice.clip_norm > 0) {
       double squares = 0;
       for (const Tensor& grad : grads) squares += kernels::moments(grad.data<float>(), 0).sum_squares;
@@ -327,10 +337,6 @@ struct Trainer::Impl {
     for (size_t i = 0; i < all.size(); ++i) {
       Learnt& learnt = all[i];
       const Param& param = original.params[learnt.param];
-      if (on_grid(learnt)) {
-        // The straight-through estimator: rounding has gradient 1 inside the grid's range and 0 where it clips.
-        kernels::multiply(grads[i].data<float>(), learnt.inside, grads[i].write<float>());
-      }
       program.set(learnt.param, Tensor());  // so that the value is changed in place
       const auto decay = static_cast<float>(learnt.decays ? choice.weight_decay : 0);
       const std::span<float> value = learnt.value.write<float>();
@@ -380,8 +386,12 @@ struct Trainer::Impl {
     if (progress.done) return progress;
     caller.tick({"train", "epoch " + std::to_string(progress.epoch + 1), fraction()});
     const auto started = std::chrono::steady_clock::now();
-    // After a finished epoch the next step is in a new one.
+    // After a finished epoch the next step is in a new one. An epoch whose judgement broke off has that to come.
     if (next_batch == batches) {
+      if (!judged) {
+        judge(caller);
+        return progress;
+      }
       ++progress.epoch;
       next_batch = 0;
       shuffle();
@@ -401,23 +411,43 @@ struct Trainer::Impl {
     update(grads);
     ++progress.step;
     ++next_batch;
-    if (next_batch == batches) {
-      validate(caller);
-      if (progress.validation_loss && !std::isfinite(*progress.validation_loss)) stop_at_nan();
-      const double judged = progress.validation_loss.value_or(-static_cast<double>(progress.step));
-      if (judged < best_loss || !has_best) {
-        best_loss = judged;
-        has_best = true;
-        progress.best = true;
-        waited = 0;
-        keep_best();
-      } else {
-        ++waited;
-      }
-      progress.done = progress.step >= progress.steps || (choice.patience > 0 && waited >= choice.patience);
-    }
+    judged = false;
+    if (next_batch == batches) judge(caller);
     progress.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
     return progress;
+  }
+
+  /// The end of an epoch. Nothing is changed where validating is broken off.
+  void judge(const Context& caller) {
+    validate(caller);
+    const double loss = progress.validation_loss.value_or(-static_cast<double>(progress.step));
+    // Without a validation split nothing has run on these weights yet.
+    if (!std::isfinite(loss) || (!progress.validation_loss && !all_finite())) stop_at_nan();
+    if (loss < best_loss || !has_best) {
+      best_loss = loss;
+      has_best = true;
+      progress.best = true;
+      waited = 0;
+      keep_best();
+    } else {
+      ++waited;
+    }
+    judged = true;
+    progress.done = progress.step >= progress.steps || (choice.patience > 0 && waited >= choice.patience);
+  }
+
+  bool all_finite() const {
+    return std::all_of(all.begin(), all.end(), [](const Learnt& learnt) {
+      const std::span<const float> values = learnt.value.data<float>();
+      return std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
+    });
+  }
+
+  /// Sets all statistics back, those that the list does not have to what the model came with.
+  void set_running(std::vector<std::pair<size_t, Tensor>> list) {
+    for (const auto& [param, value] : running) program.set(param, original.params[param].value);
+    running = std::move(list);
+    for (const auto& [param, value] : running) program.set(param, value);
   }
 
   [[noreturn]] void stop_at_nan() {
@@ -426,10 +456,9 @@ struct Trainer::Impl {
       all[i].value = Tensor::copy_of(DType::Float32, best_values[i].shape(), best_values[i].bytes());
       show(all[i]);
     }
-    running = best_running;
-    for (const auto& [param, value] : running) program.set(param, value);
+    set_running(best_running);
     fail(ErrorCode::BadData,
-         "epoch " + std::to_string(progress.epoch + 1) + ", batch " + std::to_string(next_batch + 1),
+         "epoch " + std::to_string(progress.epoch + 1) + ", batch " + std::to_string(progress.batch + 1),
          "the loss is not a number any more, so training has stopped; the weights are those of " +
              std::string(has_best ? "the best epoch so far" : "the start") + ". Try a learning rate below " +
              number(choice.learning_rate) + ", or clip_norm 1");
@@ -483,23 +512,53 @@ struct Trainer::Impl {
     return text;
   }
 
-  /// What a saved state belongs to.
+  /// What a saved state belongs to: everything that a step depends on and that is not in the state, but for the
+  /// samples themselves, whose name and labels stand for them.
   uint64_t fingerprint() const {
     uint64_t hash = 0;
     const auto mix = [&](uint64_t value) { hash = mix64(hash, value); };
+    const auto mix_text = [&](std::string_view text) {
+      mix(text.size());
+      for (const char c : text) mix(static_cast<uint8_t>(c));
+    };
+    const auto mix_all = [&](const auto& values) {
+      mix(values.size());
+      for (const auto value : values) {
+        uint64_t bits = 0;
+        std::memcpy(&bits, &value, sizeof(value));
+        mix(bits);
+      }
+    };
+    for (const Node& node : original.graph->nodes) {
+      mix_text(node.op);
+      for (const std::string& input : node.inputs) mix_text(input);
+    }
     for (const Learnt& learnt : all) {
-      for (const char c : original.params[learnt.param].name) mix(static_cast<uint8_t>(c));
-      for (const size_t extent : learnt.value.shape()) mix(extent);
+      const Param& param = original.params[learnt.param];
+      mix_text(param.name);
+      mix_all(learnt.value.shape());
       mix(on_grid(learnt));
       mix(learnt.cluster.size());
-      mix(original.params[learnt.param].mask.has_value());
+      mix(param.mask.has_value());
+      if (param.grid) {
+        mix_all(param.grid->scale);
+        mix_all(param.grid->zero_point);
+      }
+      if (param.codebook) mix_all(param.codebook->centroids);
+      if (param.mask) mix_all(param.mask->words);
     }
-    for (const double value : {choice.learning_rate, choice.momentum, choice.weight_decay, choice.warmup,
-                               choice.step_epochs, choice.step_factor, choice.clip_norm}) {
-      uint64_t bits;
-      std::memcpy(&bits, &value, sizeof(bits));
-      mix(bits);
-    }
+    mix_text(dataset.name);
+    mix_all(dataset.labels);
+    if (dataset.targets.exists()) mix_all(dataset.targets.data<float>());
+    mix_all(split.training);
+    mix_all(split.validation);
+    mix_all(preparation.shape);
+    mix(static_cast<uint64_t>(preparation.layout));
+    mix_all(std::array{preparation.scale});
+    mix_all(preparation.mean);
+    mix_all(preparation.std);
+    mix_all(std::array{choice.learning_rate, choice.momentum, choice.weight_decay, choice.warmup, choice.step_epochs,
+                       choice.step_factor, choice.clip_norm});
     for (const size_t value : {choice.epochs, choice.batch, static_cast<size_t>(choice.loss),
                                static_cast<size_t>(choice.optimizer), static_cast<size_t>(choice.schedule),
                                static_cast<size_t>(choice.keep_masks), static_cast<size_t>(choice.keep_grids),
@@ -519,7 +578,7 @@ struct Trainer::Impl {
          {progress.loss, progress.accuracy, progress.learning_rate, progress.seconds, best_loss, power1, power2,
           progress.validation_loss.value_or(NAN), progress.validation_accuracy.value_or(NAN)})
       out.put(value);
-    for (const bool value : {progress.done, has_best, progress.best}) out.put<uint8_t>(value);
+    for (const bool value : {progress.done, has_best, progress.best, judged}) out.put<uint8_t>(value);
     for (const Learnt& learnt : all) {
       out.put(learnt.value.data<float>());
       if (learnt.first.exists()) out.put(learnt.first.data<float>());
@@ -550,7 +609,7 @@ struct Trainer::Impl {
     double* const numbers[] = {&state.loss,   &state.accuracy, &state.rate,   &state.seconds,   &state.best_loss,
                                &state.power1, &state.power2,   &state.v_loss, &state.v_accuracy};
     for (double* value : numbers) *value = in.get<double>();
-    for (bool* value : {&state.done, &state.has_best, &state.best}) *value = in.get<uint8_t>() != 0;
+    for (bool* value : {&state.done, &state.has_best, &state.best, &state.judged}) *value = in.get<uint8_t>() != 0;
     std::vector<Learnt> learnt_values = all;
     for (Learnt& learnt : learnt_values) {
       in.get(learnt.value.write<float>());
@@ -575,7 +634,7 @@ struct Trainer::Impl {
 
     all = std::move(learnt_values);
     best_values = std::move(best);
-    running = std::move(statistics[0]);
+    set_running(std::move(statistics[0]));
     best_running = std::move(statistics[1]);
     progress.epoch = state.epoch, progress.batch = state.batch, progress.step = state.step;
     next_batch = state.next_batch, waited = state.waited;
@@ -583,9 +642,8 @@ struct Trainer::Impl {
     progress.seconds = state.seconds, best_loss = state.best_loss, power1 = state.power1, power2 = state.power2;
     progress.validation_loss = std::isnan(state.v_loss) ? std::nullopt : std::optional(state.v_loss);
     progress.validation_accuracy = std::isnan(state.v_accuracy) ? std::nullopt : std::optional(state.v_accuracy);
-    progress.done = state.done, has_best = state.has_best, progress.best = state.best;
+    progress.done = state.done, has_best = state.has_best, progress.best = state.best, judged = state.judged;
     for (Learnt& learnt : all) show(learnt);
-    for (const auto& [param, value] : running) program.set(param, value);
     shuffle();
   }
 
@@ -593,7 +651,7 @@ struct Trainer::Impl {
     size_t epoch = 0, batch = 0, step = 0, next_batch = 0, waited = 0;
     double loss = 0, accuracy = 0, rate = 0, seconds = 0, best_loss = 0, power1 = 1, power2 = 1, v_loss = 0,
            v_accuracy = 0;
-    bool done = false, has_best = false, best = false;
+    bool done = false, has_best = false, best = false, judged = false;
   };
 
   // Kingma and Ba 2015, section 2: "good default settings".
@@ -613,7 +671,7 @@ struct Trainer::Impl {
   std::vector<uint32_t> order;
   TrainProgress progress;
   double best_loss = 0, power1 = 1, power2 = 1;
-  bool has_best = false;
+  bool has_best = false, judged = false;  ///< judged: the last finished epoch
   std::vector<Tensor> best_values;
   std::vector<std::pair<size_t, Tensor>> running, best_running;
 };

@@ -304,7 +304,7 @@ TEST_CASE("levels come back from every model, whatever they are") {
         choice.model = LevelChoice::Model::Runs;
         check();
         choice.model = LevelChoice::Model::Mixed;
-        for (choice.width = 0; choice.width < 4; ++choice.width) check();
+        for (choice.width = 0; choice.width < 3; ++choice.width) check();
       }
       if (source.levels.empty()) continue;
       LevelChoice uniform;
@@ -425,11 +425,11 @@ TEST_CASE("the widths of a tensor are those of its axes") {
     const Widths widths = widths_of(shape);
     return std::vector<size_t>(std::begin(widths.of), std::end(widths.of));
   };
-  CHECK(of({20, 10, 5, 5}) == std::vector<size_t>{250, 25, 5, 5000});
-  CHECK(of({500, 800}) == std::vector<size_t>{800, 800, 800, 400000});
-  CHECK(of({64}) == std::vector<size_t>{64, 64, 64, 64});
-  CHECK(of({}) == std::vector<size_t>{1, 1, 1, 1});
-  CHECK(of({0, 3}) == std::vector<size_t>{3, 3, 3, 1});
+  CHECK(of({20, 10, 5, 5}) == std::vector<size_t>{250, 25, 5});
+  CHECK(of({500, 800}) == std::vector<size_t>{800, 800, 800});
+  CHECK(of({64}) == std::vector<size_t>{64, 64, 64});
+  CHECK(of({}) == std::vector<size_t>{1, 1, 1});
+  CHECK(of({0, 3}) == std::vector<size_t>{3, 3, 3});
 }
 
 TEST_CASE("any bytes decode to levels within bounds") {
@@ -622,6 +622,17 @@ TEST_CASE("levels come back from rANS, near the entropy") {
       if (rows == 300 && name != "16 bits" && name != "the widest")
         CHECK(static_cast<double>(bytes.size()) < 1.06 * entropy_of(source.levels) / 8 + 400);
     }
+  }
+}
+
+TEST_CASE("levels of one symbol that differ in their extra bits come back from rANS") {
+  std::vector<int32_t> many(301), one(9, -70000);
+  for (size_t i = 0; i < many.size(); ++i) many[i] = 40000 + static_cast<int32_t>(i);
+  one[4] = -70001;
+  for (const std::vector<int32_t>& levels : {many, one}) {
+    std::vector<int32_t> back(levels.size(), 777);
+    CHECK(rans_decode_levels(rans_encode_levels(levels), back));
+    CHECK(back == levels);
   }
 }
 

@@ -168,6 +168,22 @@ TEST_CASE("how bytes become numbers is found by trying, and said") {
   CHECK(holds(around_zero.reason, "100.0 %"));
 }
 
+TEST_CASE("data that are shares of 255 already are not divided again") {
+  Model model = make_architecture("lenet-300-100", 1);
+  auto header = std::make_shared<Header>(*model.header);
+  header->metadata = {{"nibble.scale", "0.00392156886"}, {"nibble.mean", "0.5"}, {"nibble.std", "0.25"}};
+  model.header = header;
+  const auto scale_for = [&](float largest) {
+    const Dataset data =
+        in_memory("shares", floats({2, 28, 28}, std::vector<float>(2 * 784, largest)), SampleLayout::Hw, {0, 1});
+    const Preparation found = guess_preparation(model, data, {}, Context());
+    CHECK(found.mean == std::vector<float>{0.5f});
+    return found.scale;
+  };
+  CHECK(scale_for(1) == 1);
+  CHECK(scale_for(255) == 1 / 255.0f);
+}
+
 TEST_CASE("images are laid out as the model takes them, and never resized") {
   const Dataset data = digits(1, 20);
   const auto model = [](const Dims& shape) {
@@ -205,7 +221,37 @@ TEST_CASE("data and model that do not belong together are told apart") {
                 evaluate(scorer({1, 0, 1, 0, 1, 1}), four, first(2), plain(), Context());
               }).message,
               "4 classes"));
+  // Numbers taken for classes: before any matrix of that size is made.
+  const Dataset wild = in_memory("wild", floats({2, 2}, {1, 2, 3, 4}), SampleLayout::Features, {1, 65535});
+  CHECK(holds(error_of([&] {
+                evaluate(scorer({1, 0, 1, 0, 1, 1}), wild, first(2), plain(), Context());
+              }).message,
+              "65536 classes"));
   CHECK(holds(error_of([&] { evaluate(scorer({1, 0, 1, 0, 1, 1}), data, {}, plain(), Context()); }).message, "empty"));
+}
+
+TEST_CASE("squared errors are those of the outputs, also of a model that ends in Softmax") {
+  // Shares that the model gives exactly.
+  const std::vector<float> x = {1, 0, 0, 2};
+  const float e = std::exp(1.0f), f = std::exp(2.0f);
+  Dataset data = in_memory("shares", floats({2, 2}, x), SampleLayout::Features, {});
+  data.targets = floats({2, 3}, {e / (e + 2), 1 / (e + 2), 1 / (e + 2), 1 / (f + 2), f / (f + 2), 1 / (f + 2)});
+  const Model model = scorer({1, 0, 0, 0, 1, 0});
+  CHECK(evaluate(model, data, first(2), plain(), Context()).loss < 1e-12);
+  CHECK(compare(model, model, data, first(2), plain(), Context()).before.loss < 1e-12);
+}
+
+TEST_CASE("beyond a thousand classes confusion is not counted") {
+  constexpr size_t kClasses = 2000;
+  OnnxFile file;
+  file.graph.nodes = {node("MatMul", {"x", "W"}, {"y"}, {}, "score")};
+  file.graph.initializers = {random_tensor("W", {2, kClasses})};
+  file.graph.inputs = {value("x", kFloat, {-1, 2})};
+  file.graph.outputs = {value("y", kFloat, {-1, kClasses})};
+  const Dataset data = in_memory("many", floats({2, 2}, {1, 2, 3, 4}), SampleLayout::Features, {0, kClasses - 1});
+  const Evaluation found = evaluate(file.read(), data, first(2), plain(), Context());
+  CHECK(found.confusion.empty());
+  CHECK(found.predictions.size() == 2);
 }
 
 TEST_CASE("loss and gradient of scores are the closed forms") {

@@ -294,6 +294,54 @@ TEST_CASE("a final Softmax can be left out, through what only reshapes, and noth
   CHECK(first_output({node("LogSoftmax", {"x"}, {"h"}), node("Identity", {"h"}, {"y"})}) == "x");
   CHECK(first_output({node("Softmax", {"x"}, {"h"}), node("Relu", {"h"}, {"y"})}) == "y");
   CHECK(first_output({node("Relu", {"x"}, {"y"})}) == "y");
+  // A softmax over another axis than a sample's numbers is part of the model.
+  const auto over = [](int64_t axis, int64_t opset, const Dims& shape) {
+    OnnxFile file;
+    file.opset = opset;
+    file.graph.nodes = {node("Softmax", {"x"}, {"y"}, {attribute("axis", axis)})};
+    file.graph.inputs = {value("x", kFloat, shape)};
+    file.graph.outputs = {value("y", kFloat, shape)};
+    return before_softmax(file.read()).graph->outputs[0].name;
+  };
+  CHECK(over(1, 17, {-1, 10}) == "x");
+  CHECK(over(-1, 17, {-1, 10, 4}) == "x");
+  CHECK(over(1, 17, {-1, 10, 1, 1}) == "x");
+  CHECK(over(1, 17, {-1, 10, 4}) == "y");
+  CHECK(over(0, 17, {-1, 10}) == "y");
+  CHECK(over(1, 11, {-1, 10, 4}) == "x");
+}
+
+TEST_CASE("a value that no node uses can be asked for") {
+  const Program program(graph_of({node("TopK", {"x", "k"}, {"values", "places"}), node("Relu", {"values"}, {"y"})},
+                                 {tensor("k", kInt64, {1}, raw(std::vector<int64_t>{2}))}));
+  RunOptions options;
+  options.also = {"places"};
+  const std::vector<Tensor> outputs = forward(program, floats({1, 4}, {1, 4, 2, 3}), options);
+  REQUIRE(outputs.size() == 2);
+  CHECK(outputs[1].data<int64_t>()[0] == 1);
+  CHECK(outputs[1].data<int64_t>()[1] == 3);
+}
+
+TEST_CASE("the table that a fused embedding looks up decides its type, constant or not") {
+  OnnxFile file;
+  file.opset = 17;
+  file.more_opsets = {{"com.microsoft", 1}};
+  file.graph.nodes = {node("EmbedLayerNormalization", {"ids", "", "words", "places", "", "gamma", "beta"}, {"e"}, {},
+                           "embed", "com.microsoft"),
+                      node("MatMul", {"e", "W"}, {"y"})};
+  const auto halves = [](const char* name, const Dims& dims) {
+    size_t count = 1;
+    for (const int64_t extent : dims) count *= static_cast<size_t>(extent);
+    return tensor(name, kFloat16, dims, raw(std::vector<uint16_t>(count, 0x3800)));
+  };
+  file.graph.initializers = {halves("words", {5, 4}), halves("places", {3, 4}), halves("gamma", {4}),
+                             halves("beta", {4}), halves("W", {4, 2})};
+  file.graph.inputs = {value("ids", kInt32, {1, 3})};
+  file.graph.outputs = {value("y", kFloat16, {1, 3, 2})};
+  const Program program(file.read());
+  const std::vector<int32_t> ids = {1, 2, 3};
+  const std::vector<Tensor> outputs = program.forward({Tensor::from<int32_t>(DType::Int32, {1, 3}, ids)});
+  CHECK(outputs[0].dtype() == DType::Float16);
 }
 
 }  // namespace

@@ -152,6 +152,8 @@ TEST_CASE("a model comes back from a .nib with the same bits, promises and files
       CHECK(decoded_form(file.bytes, false) == full_file(result.model));
       const nib::Container container = nib::parse_header(std::span(file.bytes).first(file.header_bytes));
       if (container.quantized) CHECK(decoded_form(file.bytes, true) == quantized_file(result.model));
+      CHECK(measure_bytes(result.model, false, Context()).file ==
+            doctest::Approx(static_cast<double>(file.bytes.size())).epsilon(0.05));
       // The engine knows it by its content, and writes the same again.
       const Model again = read_model(as_file(file.bytes), "other.nib");
       CHECK(again.header->file_bytes == file.bytes.size());
@@ -306,6 +308,15 @@ TEST_CASE("packed codes are the weight's codes, bit by bit") {
   CHECK(test::error_of([&] { packed_codes(model, "nowhere"); }).code == ErrorCode::BadData);
 }
 
+TEST_CASE("packed codes of one bit are signs") {
+  const Model model = test::small_cnn(21).read();
+  const Run result = run(recipe_of(R"({"kind":"quantize","scheme":{"bits":1}})"), model, Context());
+  const std::vector<uint8_t> packed = packed_codes(result.model, "V");
+  const FloatView values(test::param(result.model, "V").value);
+  CHECK(packed.size() == 360);
+  for (size_t i = 0; i < 2880; ++i) CHECK((packed[i / 8] >> (i % 8) & 1) == (values.values()[i] > 0));
+}
+
 TEST_CASE("checksums are those of IEEE 802.3") {
   const std::string text = "123456789";
   CHECK(nib::crc32({reinterpret_cast<const uint8_t*>(text.data()), text.size()}) == 0xCBF43926u);
@@ -345,6 +356,45 @@ TEST_CASE("what is no .nib, or a newer one, is refused in words") {
   CHECK(error_for({}).code == ErrorCode::BadFile);
   // A header that says so may ask for more than there should be.
   CHECK(test::error_of([&] { nib::read(as_file(good), "x.nib", 1000); }).code == ErrorCode::OutOfMemory);
+}
+
+TEST_CASE("entries that would take memory, or promise what cannot be, are refused by name") {
+  const Model model = odd_file().read();
+  const nib::File file =
+      nib::encode(run(recipe_of(R"({"kind":"quantize","scheme":{"bits":4,"granularity":"group","group_size":8}})"),
+                      model, Context())
+                      .model);
+  const nib::Container good = nib::parse_header(std::span(file.bytes).first(file.header_bytes));
+  const auto refused = [&](const std::function<void(nib::Container&)>& change) {
+    nib::Container bad = good;
+    bad.quantized.reset();
+    change(bad);
+    std::vector<uint8_t> bytes = nib::seal_header(nib::print_header(bad));
+    bytes.insert(bytes.end(), file.bytes.begin() + static_cast<ptrdiff_t>(file.header_bytes), file.bytes.end());
+    return test::error_of([&] { nib::read(as_file(bytes), "bad.nib"); });
+  };
+  const auto entry = [](nib::Container& container, std::string_view name) -> nib::TensorEntry& {
+    return *std::find_if(container.tensors.begin(), container.tensors.end(),
+                         [&](const nib::TensorEntry& tensor) { return tensor.name == name; });
+  };
+  // Rows as wide as memory, of no elements.
+  Error error = refused([&](nib::Container& bad) { entry(bad, "bytes").shape = {0, size_t{1} << 31}; });
+  CHECK(error.code == ErrorCode::BadFile);
+  CHECK(error.where == "bytes");
+  CHECK(test::holds(error.message, "without elements"));
+  error = refused([&](nib::Container& bad) {
+    for (nib::TensorEntry& tensor : bad.tensors) tensor.scheme.group_size = 0xFFFFFFFF;
+  });
+  CHECK(error.code == ErrorCode::BadFile);
+  CHECK(test::holds(error.message, "group size"));
+  error = refused([&](nib::Container& bad) { entry(bad, "bytes").masked = true; });
+  CHECK(error.code == ErrorCode::BadFile);
+  CHECK(error.where == "bytes");
+  CHECK(test::holds(error.message, "integers"));
+  // More than this machine, or the caller, has room for: both numbers are said.
+  error = test::error_of([&] { nib::read(as_file(file.bytes), "large.nib", 5000); });
+  CHECK(error.code == ErrorCode::OutOfMemory);
+  CHECK(test::holds(error.message, "5000"));
 }
 
 TEST_CASE("every truncation and every flipped bit of a small file is an error") {

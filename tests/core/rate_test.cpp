@@ -259,6 +259,32 @@ TEST_CASE("what cannot be rounded is left, and why is said") {
   CHECK(test::holds(note, "shares"));
 }
 
+TEST_CASE("what is rounded stays finite, in narrow types too") {
+  const auto rounded = [](DType dtype, float value, double lambda) {
+    Param param = param_of({4, 4}, std::vector<float>(16, value));
+    param.value = from_floats(dtype, {4, 4}, std::vector<float>(16, value));
+    ErrorCost cost;
+    cost.mean = 1 / (static_cast<double>(value) * value);
+    std::string note;
+    const std::optional<Param> chosen = round_by_rate(param, nullptr, cost, lambda, note);
+    REQUIRE(chosen);
+    Weight weight;
+    weight.channel_axis = 0;
+    std::vector<float> all = values_of(*chosen);
+    for (const Param& shorter :
+         {shorten_scales(*chosen, weight, cost, lambda), shorten_mantissas(param, cost, lambda)}) {
+      const std::vector<float> values = values_of(shorter);
+      all.insert(all.end(), values.begin(), values.end());
+    }
+    return all;
+  };
+  for (const double lambda : {1e-4, 0.02, 0.3, 1.0}) {
+    for (const float value : rounded(DType::Float16, 65504, lambda)) CHECK(std::isfinite(value));
+    for (const float value : rounded(DType::BFloat16, -3.38e38f, lambda)) CHECK(std::isfinite(value));
+    for (const float value : rounded(DType::Float32, -3.4e38f, lambda)) CHECK(std::isfinite(value));
+  }
+}
+
 TEST_CASE("numbers too small to have a step of their own become 0") {
   std::vector<float> values = test::random_floats(64, 1);
   for (float& value : values) value = value * 0x1p-140f;
@@ -425,6 +451,25 @@ TEST_CASE("the curvature of a linear layer is its inputs' second moment") {
     }
   }
   CHECK(curvature.diagonal[index_of(model, "b")][0] == doctest::Approx(1).epsilon(1e-6));
+}
+
+TEST_CASE("moments that would take more than a gigabyte are left out") {
+  // 40 groups of 2048 inputs: 1.3 GB.
+  constexpr int64_t kGroups = 40, kColumns = 2048;
+  test::OnnxFile file;
+  file.graph.nodes = {test::node("Conv", {"x", "W"}, {"c"}, {test::attribute("group", kGroups)}, "wide"),
+                      test::node("Flatten", {"c"}, {"f"}), test::node("Gemm", {"f", "V"}, {"y"}, {}, "narrow")};
+  file.graph.initializers = {test::random_tensor("W", {kGroups, kColumns, 1, 1}),
+                             test::random_tensor("V", {kGroups, 1})};
+  file.graph.inputs = {test::value("x", test::kFloat, {-1, kGroups * kColumns, 1, 1})};
+  file.graph.outputs = {test::value("y", test::kFloat, {-1, 1})};
+  const Dataset data = linear_data(3, 4, kGroups * kColumns);
+  Preparation preparation;
+  preparation.shape = {kGroups * kColumns, 1, 1};
+  const Curvature curvature = measure_curvature(file.read(), data, all_of(4), preparation, true, 1, Context());
+  REQUIRE(curvature.inputs.size() == 2);
+  CHECK(curvature.inputs[0].values.empty());
+  CHECK(curvature.inputs[1].values.size() == kGroups * kGroups);
 }
 
 TEST_CASE("the curvature of a classifier is that of its own output") {
@@ -600,6 +645,24 @@ TEST_CASE("more lambda, smaller files and larger errors; the more is known, the 
     // Biases and the like are shortened too.
     CHECK(result.model.coding.coder == EntropyCoder::Auto);
   }
+}
+
+TEST_CASE("constants that are not learnt stay as they are") {
+  // y = Resize(x * scale + bias): sizes and exponents are no weights.
+  test::OnnxFile file;
+  file.opset = 17;
+  file.graph.nodes = {test::node("Conv", {"x", "W", "b"}, {"c"}, {}, "conv"),
+                      test::node("Pow", {"c", "exponent"}, {"p"}), test::node("Resize", {"p", "", "sizes"}, {"y"})};
+  file.graph.initializers = {test::random_tensor("W", {3, 2, 3, 3}), test::random_tensor("b", {3}),
+                             test::float_tensor("exponent", {1}, {2}), test::float_tensor("sizes", {4}, {1, 1, 2, 2})};
+  file.graph.inputs = {test::value("x", test::kFloat, {1, 2, 8, 8})};
+  file.graph.outputs = {test::value("y", test::kFloat, {1, 3, 12, 12})};
+  const Model model = file.read();
+  const Run result = run(recipe_of(R"({"kind":"encode","lambda":0.05})"), model, Context());
+  for (const char* name : {"exponent", "sizes"})
+    CHECK(values_of(test::param(result.model, name)) == values_of(test::param(model, name)));
+  for (const char* name : {"W", "b"})
+    CHECK(values_of(test::param(result.model, name)) != values_of(test::param(model, name)));
 }
 
 TEST_CASE("importance wants data, and an excluded weight is left alone") {

@@ -64,8 +64,8 @@ test("inspect lists the weights with shapes and statistics", async () => {
   expect(error).toBe("");
   expect(code).toBe(0);
   expect(text).toMatch(/^conv1\.weight +conv +8x1x3x3 +float32 +72 /m);
-  expect(text).toMatch(/^fc\.weight +dense +10x256 +float32 +2,560 +10\.2 kB/m);
-  expect(text).toMatch(/3 weights: 3,784 parameters, 15\.1 kB/);
+  expect(text).toMatch(/^fc\.weight +dense +10x256 +float32 +2,560 +10\.2 KB/m);
+  expect(text).toMatch(/3 weights: 3,784 parameters, 15\.1 KB/);
 });
 
 test("inspect --json prints the model's description", async () => {
@@ -180,11 +180,11 @@ test("encode writes a smaller file that decode turns back, bit for bit", async (
   expect(code).toBe(0);
   expect(text).toMatch(/^fc\.weight .* exact +cabac$/m);
   expect(text).toMatch(/^error +none/m);
-  expect(text).toMatch(/^wrote model\.nib \(\d+\.\d kB\)$/m);
+  expect(text).toMatch(/^wrote model\.nib \(\d+\.\d KB\)$/m);
   expect(readFileSync(at("model.nib")).length).toBeLessThan(convNet().length);
   const decoded = await nibble(["decode", "model.nib", "-o", "again.onnx"]);
   expect(decoded.error).toBe("");
-  expect(decoded.text).toMatch(/^wrote again\.onnx \(\d+\.\d kB from \d+\.\d kB\)\n$/);
+  expect(decoded.text).toMatch(/^wrote again\.onnx \(\d+\.\d KB from \d+\.\d KB\)\n$/);
   expect(readdirSync(folder).sort()).toEqual(["again.onnx", "model.nib", "model.onnx"]);
   // The writer's own spelling of the file, which a .nib without a change is of too.
   const engine = await load();
@@ -325,7 +325,7 @@ test("external data beside the model is found, and named when it is not there", 
   expect((await nibble(["inspect", "external.onnx", "--external", "elsewhere/weights.bin"])).code).toBe(0);
 });
 
-test("external data is an input that a report does not overwrite", async () => {
+test("external data is an input that is not overwritten", async () => {
   const { model, external } = externalNet("weights.bin");
   writeFileSync(at("external.onnx"), model);
   writeFileSync(at("weights.bin"), external);
@@ -335,6 +335,11 @@ test("external data is an input that a report does not overwrite", async () => {
   expect(error).toContain("overwritten");
   expect(readFileSync(at("weights.bin")).equals(Buffer.from(external))).toBe(true);
   expect(existsSync(at("small.onnx"))).toBe(false);
+  // Not by the state of a training either.
+  const train = ["train", "external.onnx", "--data", kDigits, "--save", "weights.bin", "-o", "trained.onnx"];
+  expect(await nibble(train)).toMatchObject({ code: 2, error: expect.stringContaining("overwritten") });
+  expect(readFileSync(at("weights.bin")).equals(Buffer.from(external))).toBe(true);
+  expect(existsSync(at("trained.onnx"))).toBe(false);
 });
 
 test("a model cannot reach for files outside of its folder", async () => {
@@ -788,26 +793,28 @@ test("an architecture that is not known is named with the nearest one", async ()
   expect(error).toMatch(/^nibble: lenet5: there is no such file, and no architecture.*lenet-5/);
 });
 
+/** Runs the command and interrupts it, once, when it has printed `line`. */
+async function interrupted(args: string[], line: RegExp): Promise<string> {
+  const child = spawn(process.execPath, [command, ...args], { cwd: folder, stdio: "pipe" });
+  let [out, error, asked] = ["", "", false];
+  child.stdout.on("data", (chunk: Buffer) => {
+    out += chunk.toString();
+    if (!asked && line.test(out)) child.kill("SIGINT");
+    asked ||= line.test(out);
+  });
+  child.stderr.on("data", (chunk: Buffer) => (error += chunk.toString()));
+  const code = await new Promise<number | null>((done) => child.on("close", done));
+  expect(error).toBe("");
+  expect(code).toBe(130);
+  return out;
+}
+
 test(
   "an interrupt stops the training, which still writes its weights and goes on later",
   { timeout: 120_000 },
   async () => {
     const flags = ["--data", "digits:seed=1,n=2000", "--epochs", "200", "--seed", "3", "--save", "state.bin"];
-    const child = spawn(process.execPath, [command, "train", "lenet-300-100", ...flags, "-o", "part.onnx"], {
-      cwd: folder,
-      stdio: "pipe",
-    });
-    let [out, asked] = ["", false];
-    child.stdout.on("data", (chunk: Buffer) => {
-      out += chunk.toString();
-      if (!asked && /^ +1 /m.test(out)) child.kill("SIGINT");
-      asked ||= /^ +1 /m.test(out);
-    });
-    let error = "";
-    child.stderr.on("data", (chunk: Buffer) => (error += chunk.toString()));
-    const code = await new Promise<number | null>((done) => child.on("close", done));
-    expect(error).toBe("");
-    expect(code).toBe(130);
+    const out = await interrupted(["train", "lenet-300-100", ...flags, "-o", "part.onnx"], /^ +1 /m);
     expect(out).toMatch(
       /^wrote part\.onnx .*stopped, these are the best weights so far; --resume state\.bin goes on$/m,
     );
@@ -816,6 +823,29 @@ test(
     const other = await nibble(["train", "simplenet", "--data", kDigits, "--resume", "state.bin", "-o", "x.onnx"]);
     expect(other.code).toBe(1);
     expect(other.error).toMatch(/^nibble: state\.bin: .*another model/);
+  },
+);
+
+test(
+  "interrupted in the first epoch, and resumed and interrupted in it again, it writes what was learnt so far",
+  { timeout: 120_000 },
+  async () => {
+    // Single samples make an epoch of seconds, and the interrupt comes as soon as the table's head is there.
+    const flags = ["--data", "digits:seed=1,n=4000", "--batch", "1", "--seed", "3", "--save", "state.bin"];
+    const train = ["train", "lenet-5", ...flags];
+    const engine = await load();
+    const start = await engine.create("lenet-5", { seed: 3 });
+    const { name } = start.info.weights[0]!;
+    const seen = [await start.values(name)];
+    for (const resume of [[], ["--resume", "state.bin"]]) {
+      const out = await interrupted([...train, ...resume, "-o", "part.onnx"], /^epoch /m);
+      expect(out).toMatch(/^wrote part\.onnx .*stopped in the first epoch, these are its weights so far; --resume/m);
+      const part = await engine.open(readFileSync(at("part.onnx")));
+      seen.push(await part.values(name));
+      expect(seen.at(-1)).not.toEqual(seen.at(-2));
+    }
+    expect(seen[2]).not.toEqual(seen[0]);
+    engine.close();
   },
 );
 

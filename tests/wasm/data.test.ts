@@ -6,7 +6,7 @@ import { deflateRawSync, gzipSync } from "node:zlib";
 import { encode as encodePng } from "fast-png";
 import { zipSync } from "fflate";
 import { encode as encodeJpeg } from "jpeg-js";
-import { describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { NibbleError } from "../../wasm/src/api";
 import { crc32, forEngine, readUserData, unpack } from "../../wasm/src/data";
 import type { ImageArrays } from "../../wasm/src/data";
@@ -35,6 +35,8 @@ async function refusal(work: Promise<unknown>): Promise<NibbleError> {
   expect(error).toBeInstanceOf(NibbleError);
   return error as NibbleError;
 }
+
+afterEach(() => vi.unstubAllGlobals());
 
 describe("archives", () => {
   test("files that are not packed stay as they are", async () => {
@@ -107,6 +109,18 @@ describe("archives", () => {
     expect((await refusal(unpack([file("a.tgz", gzipSync(tar))]))).detail).toMatch("zip");
     const aborted = AbortSignal.abort();
     expect((await refusal(unpack([file("a.zip", zip)], { signal: aborted }))).code).toBe("cancelled");
+  });
+
+  test("a browser that cannot unpack gzip says what it lacks, and reads everything else", async () => {
+    vi.stubGlobal("DecompressionStream", undefined);
+    const given = file("a.gz", gzipSync(text("hello")));
+    expect(await refusal(unpack([given]))).toMatchObject({
+      code: "unsupported",
+      where: "a.gz",
+      detail: expect.stringMatching(/gzip.*DecompressionStream.*Firefox 113/),
+    });
+    const zip = zipSync({ "x.csv": text("deflated, deflated, deflated, deflated") });
+    expect(Object.keys(await unpacked(file("a.zip", zip)))).toEqual(["a.zip/x.csv"]);
   });
 
   test("every beginning of a zip, and one with bytes changed, is refused or read", async () => {
@@ -192,6 +206,9 @@ describe("images", () => {
     const alone = await read([file("test/cat/a.png", grey(1)), file("test/dog/b.png", grey(2))]);
     expect(alone.test_from).toBe(2);
     expect(alone.class_names).toEqual(["cat", "dog"]);
+    // The last folder that names a part decides.
+    const twice = await read([file("test/train/cat/a.png", grey(1)), file("train/test/dog/b.png", grey(2))]);
+    expect([twice.test_from, twice.class_names]).toEqual([1, ["cat", "dog"]]);
     const stray = [file("train/cat/a.png", grey(1)), file("other/dog/b.png", grey(2))];
     expect(await refusal(read(stray))).toMatchObject({ code: "bad-data", where: "other/dog/b.png" });
   });

@@ -303,7 +303,7 @@ test("a missing file and a broken connection are named too", async () => {
   await page.goto(`${url}?model=breaks.nib`);
   await shown("size");
   release();
-  expect(await shown("error")).toMatch(/network/);
+  expect(await shown("error")).toMatch(/^byte \d+: the source cannot be read on: .*network/);
   expect(await text("answer")).toBe("");
 });
 

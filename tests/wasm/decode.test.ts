@@ -1,4 +1,8 @@
 // The decoder by itself against the engine: the same bytes from every kind of source, and from damaged files nothing.
+import { openAsBlob } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import type { Engine, Format, Model, Recipe } from "nibble-nn";
 import { load } from "nibble-nn";
@@ -359,7 +363,7 @@ describe("sources", () => {
     }
   });
 
-  test("an answer of failure, no body and no source at all are refused; a broken stream says why", async () => {
+  test("an answer of failure, no body and no source at all are refused", async () => {
     const nothing = new Response("not found", { status: 404, statusText: "Not Found" });
     await expect(decode(nothing)).rejects.toMatchObject({ code: "bad-file", detail: expect.stringContaining("404") });
     await expect(decode(new Response(null))).rejects.toMatchObject({ code: "bad-file" });
@@ -371,17 +375,71 @@ describe("sources", () => {
       where: "form",
       detail: expect.stringContaining('"int8"'),
     });
+    const read = new Response("read already");
+    await read.text();
+    await expect(decode(read)).rejects.toMatchObject({ code: "bad-data", where: "source" });
+  });
+
+  /** A stream of the first bytes that then breaks off with `error`. */
+  const brokenAfter = (bytes: Uint8Array, after: number, error: () => unknown) => {
+    let first = true;
+    return new ReadableStream<Uint8Array>({
+      pull(controller) {
+        if (!first) return controller.error(error());
+        first = false;
+        controller.enqueue(bytes.slice(0, after));
+      },
+    });
+  };
+
+  test("a source that breaks off says where and why", async () => {
     const { nib } = await small();
     for (const after of [0, 100, nib.length - 100]) {
-      let first = true;
-      const stream = new ReadableStream<Uint8Array>({
-        pull(controller) {
-          if (!first) return controller.error(new TypeError("the connection was lost"));
-          first = false;
-          controller.enqueue(nib.slice(0, after));
-        },
-      });
-      await expect(decode(stream)).rejects.toThrow("the connection was lost");
+      for (const read of [decode, tensorsOf]) {
+        const lost = () => new TypeError("the connection was lost");
+        for (const source of [brokenAfter(nib, after, lost), new Response(brokenAfter(nib, after, lost))]) {
+          await expect(read(source)).rejects.toMatchObject({
+            name: "NibbleError",
+            code: "bad-file",
+            where: `byte ${after}`,
+            detail: expect.stringMatching(/^the source cannot be read on: .*the connection was lost/),
+          });
+        }
+      }
+    }
+  });
+
+  test("a request that the caller aborted is one that was stopped", async () => {
+    const { nib } = await small();
+    const aborted = () => new DOMException("the request was aborted", "AbortError");
+    const expected = { name: "NibbleError", code: "cancelled" };
+    await expect(decode(brokenAfter(nib, 100, aborted))).rejects.toMatchObject(expected);
+    // With a signal, whatever the reason is that the request breaks off with.
+    const stop = new AbortController();
+    const stopped = brokenAfter(nib, 100, () => {
+      stop.abort();
+      return "enough";
+    });
+    await expect(decode(stopped, { signal: stop.signal })).rejects.toMatchObject(expected);
+  });
+
+  test("a file that was removed after it was picked says so", async () => {
+    const { nib } = await compressed("resnet-8", "as it is");
+    const folder = await mkdtemp(join(tmpdir(), "nibble-decode-"));
+    try {
+      await writeFile(join(folder, "model.nib"), nib);
+      const blob = await openAsBlob(join(folder, "model.nib"));
+      const tensors = decodeTensors(blob);
+      expect((await tensors.next()).done).toBe(false);
+      await rm(join(folder, "model.nib"));
+      const failed = { name: "NibbleError", code: "bad-file", detail: expect.stringContaining("cannot be read on") };
+      await expect(tensorsOf(blob)).rejects.toMatchObject({ ...failed, where: "byte 0" });
+      const rest = async () => {
+        while (!(await tensors.next()).done);
+      };
+      await expect(rest()).rejects.toMatchObject({ ...failed, where: expect.stringMatching(/^byte [1-9]\d*$/) });
+    } finally {
+      await rm(folder, { recursive: true });
     }
   });
 });

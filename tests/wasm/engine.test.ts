@@ -676,7 +676,8 @@ describe("bytes", () => {
     const [exact, estimate] = await counted(name, recipe);
     for (const coder of ["entropy", "huffman", "rans", "cabac"] as const) {
       const sum = ({ weights }: ByteReport) => weights.reduce((bytes, weight) => bytes + (weight[coder] ?? 0), 0);
-      expect(Math.abs(sum(estimate!) - sum(exact!)), coder).toBeLessThanOrEqual(0.02 * sum(exact!));
+      // A tensor of twenty weights has a few bytes; one more or less is no error of the estimate.
+      expect(Math.abs(sum(estimate!) - sum(exact!)), coder).toBeLessThanOrEqual(0.02 * sum(exact!) + 1);
     }
     expect(estimate!.weights.every(({ parts }) => parts === null)).toBe(true);
   });

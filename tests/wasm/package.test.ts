@@ -136,6 +136,22 @@ test("the decoder alone decodes in a Node of its own, without a worker", async (
   expect(printed.split("\n")).toEqual([sha256(float), sha256(quantized)]);
 });
 
+test("a browser that is too old for the decoder is told what it lacks", () => {
+  cpSync(join(package_, "dist", "decode.js"), join(folder, "decode.mjs"));
+  const decoder = JSON.stringify(pathToFileURL(join(folder, "decode.mjs")).href);
+  for (const [lack, name] of [
+    ["delete globalThis.DecompressionStream", "DecompressionStream"],
+    ['WebAssembly.compile = () => Promise.reject(new WebAssembly.CompileError("no SIMD"))', "SIMD"],
+  ]) {
+    const printed = node(`
+      ${lack};
+      const { decode } = await import(${decoder});
+      await decode(new Uint8Array(100)).catch(({ name, code, detail }) => console.log(name, code, detail));
+    `);
+    expect(printed).toMatch(new RegExp(`^NibbleError unsupported this browser .*${name}.*Firefox 113`));
+  }
+});
+
 test("what a browser loads names no module of Node", () => {
   for (const name of readdirSync(join(package_, "dist")).filter((name) =>
     /^(index|host-.*|worker|inline|decode|chunk-.*)\.js$/.test(name),
@@ -159,7 +175,7 @@ test("the published declarations name files and nothing of the inside", () => {
   }
 });
 
-test("the module is at most 740 kB gzipped", () => {
+test("the module is at most 740 KB gzipped", () => {
   const wasm = readFileSync(join(package_, "dist", "engine.wasm"));
   expect(gzipSync(wasm).length).toBeLessThanOrEqual(740_000);
   expect(statSync(join(package_, "dist", "index.js")).size).toBeLessThan(40_000);

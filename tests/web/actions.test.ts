@@ -10,6 +10,9 @@ const engine = vi.hoisted(() => ({
   /** Holds runs back until it is resolved. */
   gate: null as Promise<void> | null,
   fail: null as Error | null,
+  /** Exact counts that began, and what holds them back. */
+  counted: 0,
+  countGate: null as Promise<void> | null,
 }));
 
 vi.mock("nibble-nn", async () => {
@@ -18,22 +21,32 @@ vi.mock("nibble-nn", async () => {
   const wrap = (model: Awaited<ReturnType<Fake["open"]>>): typeof model => {
     engine.live++;
     let disposed = false;
-    return Object.assign(Object.create(model), {
+    const large = model.info.name.startsWith("large") && { info: { ...model.info, weight_parameters: 2_000_000 } };
+    const stopped = (signal?: AbortSignal): Promise<never> => {
+      const rejected = new Promise<never>((_, reject) =>
+        signal?.addEventListener("abort", () => reject(new NibbleError("cancelled", "", "stopped"))),
+      );
+      rejected.catch(() => {});
+      return rejected;
+    };
+    return Object.assign(Object.create(model), large, {
       async compress(...[recipe, options]: Parameters<typeof model.compress>) {
         engine.mostRunning = Math.max(engine.mostRunning, ++engine.running);
         try {
           engine.compressed.push(JSON.stringify(recipe));
-          const stopped = new Promise<never>((_, reject) =>
-            options?.signal?.addEventListener("abort", () => reject(new NibbleError("cancelled", "", "stopped"))),
-          );
-          stopped.catch(() => {});
-          if (engine.gate) await Promise.race([engine.gate, stopped]);
+          if (engine.gate) await Promise.race([engine.gate, stopped(options?.signal)]);
           if (engine.fail) throw engine.fail;
           const { model: made, report } = await model.compress(recipe, options);
           return { model: wrap(made), report };
         } finally {
           engine.running--;
         }
+      },
+      async bytes(options: Parameters<typeof model.bytes>[0] = {}) {
+        if (!options.exact) return model.bytes(options);
+        engine.counted++;
+        if (engine.countGate) await Promise.race([engine.countGate, stopped(options.signal)]);
+        return model.bytes(options);
       },
       picture: (name: string, result: object, options: object) =>
         model.picture(name, Object.getPrototypeOf(result), options),
@@ -70,10 +83,11 @@ const modelFile = (name: string): File => new File([sample], name);
 const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 30));
 
 beforeEach(async () => {
-  Object.assign(engine, { gate: null, fail: null });
+  Object.assign(engine, { gate: null, fail: null, countGate: null });
+  state.trouble.value = null;
   state.side.value = firstSide();
   await actions.openFiles([modelFile("model.onnx")]);
-  Object.assign(engine, { mostRunning: 0, compressed: [], opened: [] });
+  Object.assign(engine, { mostRunning: 0, compressed: [], opened: [], counted: 0 });
 });
 
 const QUANTIZE = 1; // index of the quantize step in the first recipe
@@ -224,4 +238,139 @@ test("the byte meter is estimated with every run and counted when the page has c
   expect(Math.abs(gzip! / gzipSync(packed).length - 1)).toBeLessThan(0.02);
   expect(counts.at(-1)).toEqual([state.meter.value!.bytes.file, true]);
   expect(counts.at(-2)).toEqual([state.meter.value!.bytes.file, false]);
+});
+
+test("bytes are not counted while a run goes on, which can still be stopped", async () => {
+  const good = state.shown.value;
+  engine.gate = new Promise(() => {});
+  // Within the moment after the last run, and longer than that moment.
+  actions.setStep(QUANTIZE, { bits: 2 });
+  await new Promise((resolve) => setTimeout(resolve, 600));
+  expect(engine.counted).toBe(0);
+  expect(state.work.value?.task).toBe("run");
+  actions.cancel();
+  await actions.settled();
+  expect(state.work.value).toBeNull();
+  expect(state.side.value).toBe(good?.side);
+  // The page is at rest again, with a result whose bytes are still to be counted.
+  await vi.waitFor(() => expect(state.meter.value?.compressed).not.toBeNull());
+  expect(state.meter.value?.side).toBe(good?.side);
+});
+
+test("a long count ends when the recipe changes, also while a picture waits for it", async () => {
+  await actions.openFiles([modelFile("large.onnx")]);
+  expect(state.meter.value?.compressed).toBeNull();
+  engine.countGate = new Promise(() => {});
+  const count = actions.countBytes();
+  actions.select("conv1.weight");
+  await settle();
+  expect(engine.counted).toBe(1); // to look at another weight leaves the count going
+  actions.setStep(QUANTIZE, { bits: 2 });
+  await count;
+  await actions.settled();
+  expect(state.shown.value?.report.recipe.steps[0]).toMatchObject({ scheme: { bits: 2 } });
+  expect(state.meter.value).toMatchObject({ side: state.side.value, compressed: null });
+  expect(state.trouble.value).toBeNull();
+  expect(state.work.value).toBeNull();
+});
+
+test("a long count ends when another model is opened", async () => {
+  await actions.openFiles([modelFile("large.onnx")]);
+  engine.countGate = new Promise(() => {});
+  const count = actions.countBytes();
+  await settle();
+  await actions.openFiles([modelFile("other.onnx")]);
+  await count;
+  expect(state.opened.value?.file).toBe("other.onnx");
+  expect(state.trouble.value).toBeNull();
+});
+
+test("a long count can be stopped, and begun again", async () => {
+  await actions.openFiles([modelFile("large.onnx")]);
+  engine.countGate = new Promise(() => {});
+  const count = actions.countBytes();
+  await vi.waitFor(() => expect(state.work.value?.task).toBe("bytes"));
+  actions.cancel();
+  await count;
+  expect(state.work.value).toBeNull();
+  expect(state.meter.value?.compressed).toBeNull();
+  engine.countGate = null;
+  await actions.countBytes();
+  expect(state.meter.value?.compressed).not.toBeNull();
+});
+
+test("a short count, which costs less than to end the engine, is let end, and what it counted is dropped", async () => {
+  let open = (): void => {};
+  engine.countGate = new Promise((resolve) => (open = resolve));
+  const count = actions.countBytes();
+  await settle();
+  actions.setStep(QUANTIZE, { bits: 2 });
+  await actions.settled();
+  expect(state.meter.value).toMatchObject({ side: state.side.value, compressed: null });
+  open();
+  await count;
+  expect(state.meter.value).toMatchObject({ side: state.side.value, compressed: null });
+  expect(state.trouble.value).toBeNull();
+});
+
+test("cancel stops all that is going on, and the bar is of what began first", async () => {
+  const endless = (task: "data" | "save"): Promise<string> =>
+    actions.cancellable(
+      task,
+      ({ signal, onProgress }) =>
+        new Promise((resolve) => {
+          onProgress({ phase: "write", item: "", fraction: 0.5 });
+          signal.addEventListener("abort", () => resolve(task));
+        }),
+    );
+  const both = Promise.all([endless("data"), endless("save")]);
+  await vi.waitFor(() => expect(state.work.value).toMatchObject({ task: "data", fraction: 0.5 }));
+  actions.cancel();
+  expect(await both).toEqual(["data", "save"]);
+  expect(state.work.value).toBeNull();
+});
+
+test("when the first of two works ends, the bar is of the second", async () => {
+  let end = (): void => {};
+  const first = actions.cancellable("data", () => new Promise<void>((resolve) => (end = resolve)));
+  const second = actions.cancellable(
+    "save",
+    ({ signal }) => new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve())),
+  );
+  await vi.waitFor(() => expect(state.work.value?.task).toBe("data"));
+  end();
+  await first;
+  expect(state.work.value?.task).toBe("save");
+  actions.cancel();
+  await second;
+  expect(state.work.value).toBeNull();
+});
+
+test("a dropped recipe or folder that the browser cannot read says so", async () => {
+  const gone = (): Promise<string> => Promise.reject(new DOMException("it was moved", "NotFoundError"));
+  await actions.openFiles([Object.assign(new File(["{}"], "recipe.json"), { text: gone })]);
+  expect(state.trouble.value).toMatchObject({ code: "bad-file", file: "recipe.json", detail: "it was moved" });
+  state.trouble.value = null;
+  const readEntries = (_: unknown, reject: (error: unknown) => void): void => reject(new DOMException("no permission"));
+  const folder = { isDirectory: true, isFile: false, createReader: () => ({ readEntries }) };
+  const items = [{ webkitGetAsEntry: () => folder }];
+  await actions.openDropped({ items, files: [] } as unknown as DataTransfer);
+  expect(state.trouble.value).toMatchObject({ code: "bad-file", detail: "no permission" });
+});
+
+test("where the part for data cannot be loaded the page says so and goes on", async () => {
+  // Types are not followed there, where they are of TSX.
+  const link = await import(`../../web/src/${"behaviour_link"}.ts`);
+  vi.doMock("../../web/src/behaviour/index", () => Promise.reject(new Error("no network")));
+  vi.doMock("../../web/src/behaviour/actions", () => Promise.reject(new Error("no network")));
+  await link.fetchBehaviour();
+  expect(link.behaviour.value).toBeNull();
+  expect(state.behaviourLost.value).not.toBeNull();
+  expect(Object.keys(link.LOST)).toEqual(["en", "zh"]);
+  state.behaviourLost.value = null;
+  await actions.openFiles([new File(["1,2"], "data.csv"), modelFile("beside.onnx")]);
+  expect(state.behaviourLost.value).not.toBeNull();
+  expect(state.opened.value?.file).toBe("beside.onnx");
+  vi.doUnmock("../../web/src/behaviour/index");
+  vi.doUnmock("../../web/src/behaviour/actions");
 });

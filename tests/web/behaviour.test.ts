@@ -1,8 +1,24 @@
 // What the page does with data, without a page: actions over the fake engine, whose answers follow from its inputs.
 import { beforeEach, expect, test, vi } from "vitest";
-import type { Comparison } from "../../wasm/src/types";
+import type { Training } from "../../wasm/src/api";
+import type { Comparison, TensorValue } from "../../wasm/src/types";
 
-const engine = vi.hoisted(() => ({ compared: 0, prepared: 0, read: 0, gate: null as Promise<void> | null }));
+const engine = vi.hoisted(() => ({
+  compared: 0,
+  prepared: 0,
+  read: 0,
+  gate: null as Promise<void> | null,
+  /** Holds the start of a training back until it is resolved. */
+  trainGate: null as Promise<void> | null,
+  /** Trainings that there are. */
+  trainings: 0,
+  /** Options of the last run of a recipe. */
+  learned: undefined as unknown,
+  /** Makes every run of a recipe fail. */
+  fail: false,
+  /** The largest number that a model was last given. */
+  largest: 0,
+}));
 
 vi.mock("nibble-nn", async () => {
   const fake = await import("./fake_engine");
@@ -12,7 +28,22 @@ vi.mock("nibble-nn", async () => {
       const real = await fake.load();
       const probe = await real.create("probe");
       const kind = Object.getPrototypeOf(probe) as typeof probe;
-      const { compare, prepare } = kind;
+      const { compare, prepare, train, compress, run } = kind;
+      kind.train = async function (this: typeof probe, ...args): Promise<Training> {
+        if (engine.trainGate) await engine.trainGate;
+        engine.trainings++;
+        return Object.assign(await train.apply(this, args), { dispose: () => void engine.trainings-- });
+      };
+      kind.compress = async function (this: typeof probe, ...args) {
+        if (engine.fail) throw new fake.NibbleError("bad-recipe", "steps", "no run works here");
+        engine.learned = args[1]?.dataOptions;
+        return compress.apply(this, args);
+      };
+      kind.run = function (this: typeof probe, ...args) {
+        const [input] = Object.values(args[0]) as TensorValue[];
+        engine.largest = (input!.data as Float32Array).reduce((a, b) => Math.max(a, b));
+        return run.apply(this, args);
+      };
       kind.compare = async function (this: typeof probe, ...args): Promise<Comparison> {
         engine.compared++;
         if (engine.gate) await engine.gate;
@@ -23,9 +54,22 @@ vi.mock("nibble-nn", async () => {
         return prepare.apply(this, args);
       };
       const data = real.data.bind(real);
-      real.data = (...args) => {
+      real.data = async (...args) => {
         engine.read++;
-        return data(...args);
+        const made = await data(...args);
+        const { info } = made;
+        // The same as numbers from 0 to 1, or in a shape that is no digit.
+        if (info.name.startsWith("floats")) {
+          return Object.assign(Object.create(made) as typeof made, {
+            info: { ...info, dtype: "float32" as const },
+            async samples(indices: ArrayLike<number>) {
+              const { values, labels } = await made.samples(indices);
+              return { values: Float32Array.from(values as Uint8Array, (value) => value / 255), labels };
+            },
+          });
+        }
+        if (!info.name.startsWith("wide")) return made;
+        return Object.assign(Object.create(made) as typeof made, { info: { ...info, shape: [14, 14] } });
       };
       return real;
     },
@@ -54,7 +98,7 @@ const judged = (): Promise<void> =>
   }, 5000);
 
 beforeEach(async () => {
-  engine.gate = null;
+  Object.assign(engine, { gate: null, trainGate: null, fail: false });
   await training.discard();
   pageState.side.value = firstSide();
   pageState.view.value = "layer";
@@ -143,6 +187,26 @@ test("data that cannot be read say so, and what was there stays", async () => {
   expect(pageState.wishedData.value).toEqual(DIGITS);
 });
 
+test("data that could not be read are not read again with the next model", async () => {
+  await page.openFiles([new File(["x"], "train.csv")]);
+  await page.openFiles([new File(["x"], "broken.csv")]);
+  expect(pageState.trouble.value).toMatchObject({ code: "bad-data", file: "broken.csv" });
+  engine.read = 0;
+  await page.openFiles([modelFile("next.onnx")]);
+  await judged();
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  expect(engine.read).toBe(0);
+  expect(pageState.trouble.value).toBeNull();
+  expect(state.data.value?.source).toEqual({ kind: "files", names: ["train.csv"] });
+});
+
+test("data that could not be read do not take back what was asked for meanwhile", async () => {
+  const reading = actions.openData([new File(["x"], "broken.csv")]);
+  actions.makeData({ ...DIGITS, seed: 2 });
+  await reading;
+  await vi.waitFor(() => expect(state.data.value?.source).toEqual({ ...DIGITS, seed: 2 }));
+});
+
 test("removed data take their numbers with them", async () => {
   actions.removeData();
   await vi.waitFor(() => expect(state.data.value).toBeNull());
@@ -177,6 +241,32 @@ test("a drawn digit is answered before and after, and again when the recipe chan
   await vi.waitFor(() => expect(state.guess.value).not.toBe(first));
   state.drawn.value = null;
   await vi.waitFor(() => expect(state.guess.value).toBeNull());
+});
+
+test("a drawn digit is given to the model as the data are, also where they are no bytes", async () => {
+  await page.openFiles([new File(["x"], "floats.npz")]);
+  await judged();
+  expect(state.preparation.value?.scale).toBe(1);
+  actions.setPreparation({ mean: [0], std: [1] });
+  pageState.view.value = "draw";
+  const white = new Uint8Array(784).fill(255, 300, 400);
+  state.drawn.value = white;
+  await vi.waitFor(() => expect(engine.largest).toBe(1));
+  await actions.takeSample();
+  const taken = state.drawn.value;
+  expect(taken).not.toBe(white);
+  expect(Math.max(...taken)).toBe(255);
+  expect(new Set(taken).size).toBeGreaterThan(10);
+});
+
+test("samples that are no digits cannot be put on the pad", async () => {
+  expect(state.samplesAreDigits.value).toBe(true);
+  await page.openFiles([new File(["x"], "wide.npz")]);
+  await judged();
+  expect(state.samplesAreDigits.value).toBe(false);
+  state.drawn.value = null;
+  await actions.takeSample();
+  expect(state.drawn.value).toBeNull();
 });
 
 // --- Training --------------------------------------------------------------------------------------------------------
@@ -257,6 +347,44 @@ test("opening another model ends the training of the last", async () => {
   await vi.waitFor(() => expect(state.training.value).toBeNull());
 });
 
+test("where the first run failed there is no result, and the opened model is trained", async () => {
+  engine.fail = true;
+  await page.openFiles([modelFile("unrun.onnx")]);
+  expect(pageState.shown.value).toBeNull();
+  await training.start();
+  await vi.waitFor(() => expect(phase()).toBe("running"));
+  expect(state.training.value?.file).toBe("unrun.trained.onnx");
+});
+
+test.each([
+  ["other data", () => actions.makeData({ ...DIGITS, seed: 9 })],
+  ["another model", () => page.openFiles([modelFile("another.onnx")])],
+])("a training whose start is overtaken by %s never runs", async (_what, overtake) => {
+  let open = (): void => {};
+  engine.trainGate = new Promise((resolve) => (open = resolve));
+  const before = engine.trainings;
+  const starting = training.start();
+  await vi.waitFor(() => expect(phase()).toBe("starting"));
+  await page.settled();
+  void overtake();
+  await vi.waitFor(() => expect(phase()).toBeUndefined());
+  open();
+  await starting;
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  expect(phase()).toBeUndefined();
+  expect(state.curve.loss.length).toBe(0);
+  expect(engine.trainings).toBe(before);
+});
+
+test("of two starts the later one stays", async () => {
+  const before = engine.trainings;
+  state.choice.value = { ...firstChoice(), epochs: 1 };
+  await Promise.all([training.start(), training.start()]);
+  await vi.waitFor(() => expect(phase()).toBe("done"), 5000);
+  expect(engine.trainings).toBe(before + 1);
+  expect(state.curve.loss.length).toBe(state.training.value!.progress!.steps);
+});
+
 // --- Training in a recipe --------------------------------------------------------------------------------------------
 
 test("a recipe that trains shows what comes before the training until it is run, and again after each change", async () => {
@@ -282,4 +410,23 @@ test("a recipe that trains without data says that data are missing", async () =>
   await page.runAll();
   expect(pageState.trouble.value?.code).toBe("bad-data");
   expect(pageState.untrained.value).toBe(true);
+});
+
+test("a recipe learns from data as the user has just prepared them, and the command says how", async () => {
+  vi.stubGlobal("navigator", { clipboard: { writeText: async () => {} } });
+  page.addStep("train");
+  await judged();
+  await page.copyCommand();
+  expect(pageState.said.value?.text).toMatch(/ --data digits:seed=1,n=2000 -o /);
+  actions.setPreparation({ scale: 0.5, mean: [0], std: [2] });
+  await page.runAll();
+  expect(engine.learned).toMatchObject({ preparation: { scale: 0.5, mean: [0], std: [2] } });
+  await page.copyCommand();
+  const given = "--data digits:seed=1,n=2000 --scale 0.5 --mean 0 --std 2 --layout chw -o ";
+  expect(pageState.said.value?.text).toContain(given);
+  actions.setPreparation(null);
+  await vi.waitFor(() => expect(state.preparation.value).not.toBeNull());
+  await page.copyCommand();
+  expect(pageState.said.value?.text).not.toContain("--scale");
+  vi.unstubAllGlobals();
 });

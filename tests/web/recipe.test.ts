@@ -2,7 +2,7 @@
 // parser.
 import { expect, test } from "vitest";
 import type { Recipe } from "../../wasm/src/types";
-import { kCommandFlags, parse, recipeOf as recipeOfFlags } from "../../wasm/src/flags";
+import { kCommandFlags, parse, preparationOf, recipeOf as recipeOfFlags } from "../../wasm/src/flags";
 import * as r from "../../web/src/recipe";
 
 /** The recipe that the project's contract names. */
@@ -207,6 +207,23 @@ test("a layer gets bits of its own, shares them, and goes back", () => {
   expect(r.recipeOf(r.withoutStep(two, 2))).toEqual(r.recipeOf(first));
 });
 
+test("recipes are edited in browsers without the array methods of 2022 and 2023", () => {
+  const young = ["toSpliced", "toSorted", "toReversed", "with", "findLast", "findLastIndex"] as const;
+  const kept = young.map((name) => Object.getOwnPropertyDescriptor(Array.prototype, name)!);
+  const edit = (): r.Side =>
+    r.withOwnBits([r.encodeDraft(), r.trainDraft(), r.clusterDraft()].reduce(r.withStep, r.firstSide()), "a", 4);
+  const hash = "#train=epochs:2&encode=lambda:0";
+  const expected = [edit(), r.placeOf(hash)];
+  let found: unknown;
+  try {
+    for (const name of young) Reflect.deleteProperty(Array.prototype, name);
+    found = [edit(), r.placeOf(hash)];
+  } finally {
+    young.forEach((name, i) => Object.defineProperty(Array.prototype, name, kept[i]!));
+  }
+  expect(found).toEqual(expected);
+});
+
 test("a layer with bits of its own is quantized once, also after it was taken out and put back", () => {
   const side = r.withOwnBits(r.firstSide(), "a", 4);
   const back = r.withLayer(r.withLayer(side, "a", false, ["a", "b"]), "a", true, ["a", "b"]);
@@ -337,7 +354,21 @@ test("the command of a recipe that says how to code writes a .nib file, with dat
   const coded = r.withStep(r.firstSide(), r.encodeDraft());
   expect(r.commandOf(r.recipeOf(coded), "m.onnx", "onnx")).toMatch(/ --recipe - -o m\.small\.nib$/);
   const weighed = r.withStep(r.firstSide(), { ...r.encodeDraft(), lambda: 1e-8, importance: "diagonal" });
-  expect(r.commandOf(r.recipeOf(weighed), "m.nib", "onnx", "d.npz")).toMatch(/ --data d\.npz -o m\.small\.nib$/);
+  expect(r.commandOf(r.recipeOf(weighed), "m.nib", "onnx", { data: "d.npz" })).toMatch(
+    / --data d\.npz -o m\.small\.nib$/,
+  );
+});
+
+test("the command gives data to a recipe that learns as the user wrote it, and to no other", () => {
+  const preparation = { shape: [3, 8, 8], layout: "chw" as const, scale: 1e-7, mean: [-0.5, 0, 1], std: [0.25, 1, 1] };
+  const command = r.commandOf(r.recipeOf(kSides.training!), "m.onnx", "onnx", { data: "d.npz", preparation });
+  const { shape: _shape, ...given } = preparation;
+  const args = parse(words(command.slice(command.indexOf("npx"))).slice(3), kCommandFlags.compress!);
+  expect(preparationOf(args)).toEqual(given);
+  expect(args.values.get("data")).toEqual(["d.npz"]);
+  expect(r.commandOf(r.recipeOf(r.firstSide()), "m.onnx", "onnx", { preparation })).not.toContain("--scale");
+  const free = r.recipeOf(r.withStep(r.firstSide(), r.encodeDraft()));
+  expect(r.commandOf(free, "m.onnx", "onnx", { preparation })).not.toContain("--scale");
 });
 
 test("the command names the data that a training learns from", () => {
@@ -345,5 +376,7 @@ test("the command names the data that a training learns from", () => {
   expect(r.dataName({ kind: "digits", seed: 3, n: 500 })).toBe("digits:seed=3,n=500");
   expect(r.dataName({ kind: "files", names: ["a b.npz", "c.npz"] })).toBe("'a b.npz,c.npz'");
   expect(r.dataName({ kind: "files", names: ["mine/cat/1.png", "mine/dog/2.png"] })).toBe("mine");
-  expect(r.commandOf(recipe, "m.onnx", "onnx", "digits:seed=3,n=500")).toContain(" --data digits:seed=3,n=500 -o ");
+  expect(r.commandOf(recipe, "m.onnx", "onnx", { data: "digits:seed=3,n=500" })).toContain(
+    " --data digits:seed=3,n=500 -o ",
+  );
 });

@@ -186,13 +186,19 @@ export async function compare(paths: [string, string], args: Arguments): Promise
 
 // --- train -----------------------------------------------------------------------------------------------------------
 
-/** The model to train: a file, or a new one of a known architecture. */
-async function startOf(path: string, args: Arguments, bar: ProgressBar | undefined): Promise<Model> {
-  if (path === "-" || existsSync(path)) return (await openModel(path, args, bar)).model;
+/** The model to train: a file, with the paths of external data found beside it, or a new one of a known architecture. */
+async function startOf(
+  path: string,
+  args: Arguments,
+  bar: ProgressBar | undefined,
+): Promise<{ model: Model; beside: string[] }> {
+  if (path === "-" || existsSync(path)) return openModel(path, args, bar);
   const known = (await (await engine()).architectures()).map(({ name }) => name);
   if (known.includes(path)) {
     const seed = args.values.get("seed")?.[0] as number | undefined;
-    return withFlags("train", args, async () => (await engine()).create(path, seed === undefined ? {} : { seed }));
+    return withFlags("train", args, async () => {
+      return { model: await (await engine()).create(path, seed === undefined ? {} : { seed }), beside: [] };
+    });
   }
   const near = nearest(path, known);
   throw new FileError(
@@ -252,11 +258,12 @@ export async function train(path: string, args: Arguments): Promise<number> {
   };
   try {
     const saved = resume === undefined ? undefined : await readInput(resume);
-    const model = await startOf(path, args, bar);
+    const { model, beside } = await startOf(path, args, bar);
     const { data, paths } = await openData(from, bar);
     for (const target of [output, save]) {
       const inputs = [
         path,
+        ...beside,
         ...paths,
         ...((args.values.get("external") ?? []) as string[]),
         ...(target === save ? [] : [resume]),
@@ -284,10 +291,10 @@ export async function train(path: string, args: Arguments): Promise<number> {
       say("stopped before the first batch; nothing was written");
       return kInterrupted;
     }
-    if (failure && !epochs.ended.some(({ best }) => best)) throw failure.error;
+    // Within the first epoch, the best weights are those of the start. It may have begun before what was resumed.
+    const early = epochs.ended.length === 0 && lastEpoch(training, failure?.error) === 0;
+    if (failure && early) throw failure.error;
 
-    // Within the first epoch, the best weights are those of the start.
-    const early = epochs.ended.length === 0 && resume === undefined;
     const best = await training.model(early ? "current" : "best");
     const file = await best.export(format, { onProgress: onProgressOf(bar) });
     bar?.clear();
@@ -317,6 +324,12 @@ export async function train(path: string, args: Arguments): Promise<number> {
   } finally {
     bar?.clear();
   }
+}
+
+/** The epoch, from 0, in which a training ended or failed. Of one that was resumed and failed at once only the error knows. */
+function lastEpoch({ progress }: Training, error: unknown): number {
+  const named = error instanceof NibbleError ? /^epoch (\d+),/.exec(error.where)?.[1] : undefined;
+  return named === undefined ? (progress?.epoch ?? 0) : Number(named) - 1;
 }
 
 /** Runs the training to its end, or until an interrupt asks it to stop; a second one ends the program. */

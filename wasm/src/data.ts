@@ -1,6 +1,7 @@
 // What users give, made into what the engine reads: archives are unpacked, images decoded, folders read as labels.
 import { Inflate, inflateSync } from "fflate";
 import { NibbleError } from "./api";
+import { gunzipped } from "./gzip";
 import type { NamedBlob } from "./wire";
 
 /** Everything unpacked together, in bytes: what a tab can hold beside the engine's own memory. */
@@ -152,14 +153,14 @@ async function bytesOf(blob: Blob, name: string): Promise<Uint8Array<ArrayBuffer
 async function gunzip({ name, blob }: NamedBlob, budget: Budget): Promise<NamedBlob> {
   const chunks: Uint8Array<ArrayBuffer>[] = [];
   let size = 0;
-  const reader = blob.stream().pipeThrough(new DecompressionStream("gzip")).getReader();
+  const reader = gunzipped(blob, name, "gzip files").getReader();
   try {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) break;
       size += value.length;
       budget.spend(name, value.length, size, blob.size);
-      chunks.push(value as Uint8Array<ArrayBuffer>);
+      chunks.push(value);
     }
   } catch (error) {
     await reader.cancel().catch(() => undefined);
@@ -378,8 +379,11 @@ async function decodeImages(
       throw new NibbleError("bad-data", file.name, "images and other data do not go together; give one or the other");
     }
     const folders = file.name.split("/").slice(0, -1);
-    const place = folders.findLastIndex((folder) => partOf(folder) !== undefined);
-    pictures.push({ file, part: place < 0 ? undefined : partOf(folders[place]!), folders: folders.slice(place + 1) });
+    // The last folder that names a part.
+    const named = folders.map(partOf);
+    let place = named.length - 1;
+    while (place >= 0 && !named[place]) --place;
+    pictures.push({ file, part: named[place], folders: folders.slice(place + 1) });
   }
   const parts = new Set(pictures.map(({ part }) => part));
   const outside = pictures.find(({ part }) => part === undefined);
@@ -504,7 +508,11 @@ function put({ data }: DecodedImage, channels: number, out: Uint8Array, name: st
 /** Decodes in a browser's page or worker. Colours stay as the file has them. */
 export async function decodeInBrowser(image: Blob, name: string): Promise<DecodedImage> {
   if (typeof createImageBitmap !== "function" || typeof OffscreenCanvas !== "function") {
-    throw new NibbleError("unsupported", name, "images are decoded by newer browsers (Safari 16.4) or in Node");
+    throw new NibbleError(
+      "unsupported",
+      name,
+      "images are decoded by newer browsers (Firefox 105, Safari 16.4) or in Node",
+    );
   }
   const bitmap = await createImageBitmap(image, { premultiplyAlpha: "none", colorSpaceConversion: "none" });
   try {

@@ -2,6 +2,7 @@
 // or a dependency. Decodes while the bytes arrive.
 import packed from "inlined:decoder";
 import { NibbleError } from "./api";
+import { gunzipped } from "./gzip";
 import type { ErrorCode } from "./types";
 
 export { NibbleError } from "./api";
@@ -209,13 +210,19 @@ export async function inspectNib(source: NibSource): Promise<NibInfo> {
 
 const codes: ErrorCode[] = ["bad-file", "unsupported", "bad-recipe", "bad-data", "out-of-memory", "cancelled"];
 
+const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
 let compiling: Promise<WebAssembly.Module> | undefined;
 
 function compiled(): Promise<WebAssembly.Module> {
   compiling ??= (async () => {
     const bytes = Uint8Array.from(atob(packed), (char) => char.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return WebAssembly.compile(await new Response(stream).arrayBuffer());
+    const module = await new Response(gunzipped(new Blob([bytes]), "", "the decoder")).arrayBuffer();
+    return WebAssembly.compile(module).catch((error: unknown) => {
+      const needed = "WebAssembly SIMD (Chrome 95, Firefox 113, Safari 16.4)";
+      const why = `this browser cannot compile the decoder, which needs ${needed}: ${reasonOf(error)}`;
+      throw new NibbleError("unsupported", "", why);
+    });
   })();
   return compiling;
 }
@@ -361,6 +368,14 @@ interface ByteSource {
 
 const stopped = () => new NibbleError("cancelled", "", "stopped by the caller");
 
+/** What to throw for what a browser throws where a source breaks off at `offset`: a connection that was lost, a file that
+ *  was removed. A request that the caller aborted breaks off its response, too. */
+function brokenOff(error: unknown, offset: number, signal: AbortSignal | undefined): NibbleError {
+  if (error instanceof NibbleError) return error;
+  if (signal?.aborted || (error instanceof Error && error.name === "AbortError")) return stopped();
+  return new NibbleError("bad-file", `byte ${offset}`, `the source cannot be read on: ${reasonOf(error)}`);
+}
+
 function sourceOf(source: NibSource, signal: AbortSignal | undefined): ByteSource {
   const check = () => {
     if (signal?.aborted) throw stopped();
@@ -372,7 +387,11 @@ function sourceOf(source: NibSource, signal: AbortSignal | undefined): ByteSourc
   }
   if (source instanceof Blob) {
     return sliced(async (offset, size) => {
-      return new Uint8Array(await source.slice(offset, offset + size).arrayBuffer());
+      try {
+        return new Uint8Array(await source.slice(offset, offset + size).arrayBuffer());
+      } catch (error) {
+        throw brokenOff(error, offset, signal);
+      }
     }, check);
   }
   if (source instanceof Response) {
@@ -405,13 +424,16 @@ class StreamSource implements ByteSource {
   #ended = false;
 
   constructor(stream: ReadableStream<Uint8Array>, signal: AbortSignal | undefined) {
+    if (stream.locked) throw new NibbleError("bad-data", "source", "expected a stream that nobody else reads");
     this.#reader = stream.getReader();
     this.#signal = signal;
   }
 
   async read(offset: number, size: number): Promise<Uint8Array> {
     while (this.#to < offset + size && !this.#ended) {
-      const { done, value } = await this.#next();
+      const { done, value } = await this.#next().catch((error: unknown) => {
+        throw brokenOff(error, this.#to, this.#signal);
+      });
       if (done) {
         this.#ended = true;
       } else if (value.length > 0) {

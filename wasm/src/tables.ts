@@ -37,7 +37,7 @@ export function table(heads: string[], rows: Row[]): string {
 
 export function bytes(count: number): string {
   if (count < 1000) return `${count} B`;
-  const units = ["kB", "MB", "GB", "TB"];
+  const units = ["KB", "MB", "GB", "TB"];
   let value = count / 1000;
   let unit = 0;
   for (; value >= 999.5 && unit < units.length - 1; unit++) value /= 1000;
@@ -207,7 +207,7 @@ export function describeEvaluation(result: Evaluation, info: DataInfo, split: st
     `input     ${preparationText(preparation)}`,
     `          ${preparation.reason}`,
   ];
-  if (accuracy !== null && result.classes > 0) lines.push("", ...describeClasses(result, info));
+  if (result.confusion.length > 0) lines.push("", ...describeClasses(result, info));
   return `${lines.join("\n")}\n`;
 }
 

@@ -434,7 +434,7 @@ export interface Evaluation extends EvaluationReport {
   predictions: Int32Array;
   /** Softmax of the predicted class. */
   confidence: Float32Array;
-  /** [true class, predicted class], row major. */
+  /** [true class, predicted class], row major; empty for regression and beyond 1,024 classes. */
   confusion: Uint32Array;
 }
 

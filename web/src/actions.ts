@@ -1,7 +1,7 @@
 // Everything the page does with models and recipes; behaviour/actions.ts adds what needs data. Nothing else calls the
 // engine, whose models outlive the worker they are in: after a cancel or a crash the client makes them again when they
 // are next used.
-import { batch } from "@preact/signals";
+import { batch, effect } from "@preact/signals";
 import {
   load,
   NibbleError,
@@ -14,7 +14,7 @@ import {
   type Progress,
   type Recipe,
 } from "nibble-nn";
-import { isData } from "./files";
+import { filesOf, isData } from "./files";
 import { latest } from "./latest";
 import { language } from "./language";
 import {
@@ -57,8 +57,14 @@ let original: Model | null = null;
 let result: { model: Model; side: Side; complete: boolean } | null = null;
 /** The recipe that is to be run with its training. */
 let learning: Side | null = null;
-/** The work going on that can be stopped. */
-let stopping: { task: state.Work["task"]; controller: AbortController } | null = null;
+interface Active {
+  task: state.Work["task"];
+  controller: AbortController;
+  /** Shows how far it is, if it has taken long. */
+  show(): void;
+}
+/** The work going on that can be stopped, in the order in which it began. */
+let active: Active[] = [];
 /** The user stopped a run: the controls go back to the result that stays. */
 let goBack = false;
 /** A file that could not be opened because its external data was missing: dropping that completes it. */
@@ -88,29 +94,45 @@ const PROGRESS_AFTER = 300; // ms; shorter work would only make the page flicker
 export async function cancellable<T>(
   task: state.Work["task"],
   work: (options: { signal: AbortSignal; onProgress: (p: Progress) => void }) => Promise<T>,
+  controller = new AbortController(),
 ): Promise<T> {
   const started = performance.now();
-  const controller = new AbortController();
-  const mine = (stopping = { task, controller });
   let newest: Progress | null = null;
+  let long = false;
   const show = (): void => {
+    // The engine does one thing after the other: it is at what began first.
+    if (!long || active[0] !== mine) return;
     const { phase = null, item = "", fraction = 0 } = newest ?? {};
     state.work.value = { task, phase, item, fraction, seconds: (performance.now() - started) / 1000 };
   };
-  const timer = setTimeout(show, PROGRESS_AFTER);
+  const mine: Active = { task, controller, show };
+  active.push(mine);
+  const timer = setTimeout(() => {
+    long = true;
+    show();
+  }, PROGRESS_AFTER);
   const onProgress = (progress: Progress): void => {
     newest = progress;
-    if (performance.now() - started > PROGRESS_AFTER && stopping === mine) show();
+    show();
   };
   try {
     return await work({ signal: controller.signal, onProgress });
   } finally {
     clearTimeout(timer);
-    if (stopping === mine) {
-      stopping = null;
-      state.work.value = null;
-    }
+    if (active[0] === mine) state.work.value = null;
+    active = active.filter((other) => other !== mine);
+    active[0]?.show();
   }
+}
+
+/** Stops all work of these kinds. */
+function stop(...tasks: Active["task"][]): void {
+  for (const { task, controller } of active) if (tasks.includes(task)) controller.abort();
+}
+
+/** For work of several calls: what was stopped while none of them was going on ends before the next. */
+function stopIfAborted(signal: AbortSignal): void {
+  if (signal.aborted) throw new NibbleError("cancelled", "", "stopped on request");
 }
 
 /** Puts an exception into words; true if it was a cancel. */
@@ -134,12 +156,14 @@ export function troubleOf(error: unknown, file?: string): state.Trouble | null {
 const refresh = latest(async () => {
   const before = original;
   if (!before) return;
+  clearTimeout(countTimer);
   try {
     await cancellable("run", async (options) => {
       const side = state.side.peek();
       // Training takes long: sliders show what comes before it.
       const complete = !learns(side) || learning === side;
       if (result?.side !== side || (complete && !result.complete)) {
+        stopCounting();
         const { data } = learnsFrom;
         const { model, report: made } = await before.compress(recipeOf(complete ? side : withoutLearning(side)), {
           ...options,
@@ -159,7 +183,7 @@ const refresh = latest(async () => {
       await look(before, result.model);
       await estimate();
       // Pictures are soon made and not worth ending the engine for, but whoever stopped them meant what was to follow.
-      if (options.signal.aborted) throw new NibbleError("cancelled", "", "stopped on request");
+      stopIfAborted(options.signal);
     });
   } catch (error) {
     const good = state.shown.peek();
@@ -167,6 +191,7 @@ const refresh = latest(async () => {
   } finally {
     goBack = false;
     learning = null;
+    countSoon();
   }
 });
 
@@ -175,43 +200,76 @@ const refresh = latest(async () => {
 const COUNTED = 1_000_000; // weights of a model whose bytes are counted without being asked for
 const REST = 400; // ms without a run before that
 
-let counting: ReturnType<typeof setTimeout> | undefined;
+let countTimer: ReturnType<typeof setTimeout> | undefined;
+/** Stops the count that is going on. */
+let counting: AbortController | null = null;
 
-/** The byte meter of the newest result, quickly; counted exactly when the page has come to rest. */
+/** The byte meter of the newest result, quickly. */
 async function estimate(): Promise<void> {
   const of = result;
   if (!of) return;
-  clearTimeout(counting);
   // After looking at another weight the bytes are still the same.
   const now = state.meter.peek();
   if (now?.side !== of.side || now.complete !== of.complete) {
     const bytes = await of.model.bytes({ exact: false });
     if (of === result) state.meter.value = { side: of.side, complete: of.complete, bytes, compressed: null };
   }
-  const weights = state.opened.peek()?.info.weight_parameters ?? 0;
-  if (weights <= COUNTED && !state.meter.peek()?.compressed) counting = setTimeout(() => void countBytes(), REST);
 }
+
+const isShort = (): boolean => (state.opened.peek()?.info.weight_parameters ?? 0) <= COUNTED;
+
+/** Counts the newest result exactly once the page has come to rest, where that is short and has not been done. */
+function countSoon(): void {
+  if (result && isShort() && !counting && !state.meter.peek()?.compressed)
+    countTimer = setTimeout(() => void countBytes(), REST);
+}
+
+/** No count of the present result is wanted any more. */
+function stopCounting(): void {
+  clearTimeout(countTimer);
+  counting?.abort();
+  counting = null;
+}
+// Not only by the run that follows: what is going on before that may itself be waiting for the count.
+effect(() => {
+  void state.side.value;
+  stopCounting();
+});
 
 /** Codes every weight of the newest result with every coder. */
 export async function countBytes(): Promise<void> {
-  const of = result;
-  if (!of) return;
+  clearTimeout(countTimer);
+  if (counting) return;
+  const mine = (counting = new AbortController());
   try {
-    await cancellable("bytes", async (options) => {
-      const bytes = await of.model.bytes({ ...options, exact: true });
-      const compressed = new Map<string, state.Compressed>();
-      for (const { name } of bytes.weights) {
-        if (of !== result) return;
-        const packed = await of.model.packed(name);
-        compressed.set(name, {
-          gzip: await compressedSize(packed, "gzip"),
-          brotli: await compressedSize(packed, "brotli"),
-        });
-      }
-      if (of === result) state.meter.value = { side: of.side, complete: of.complete, bytes, compressed };
-    });
+    await cancellable(
+      "bytes",
+      async ({ signal, onProgress }) => {
+        // A result that is about to be replaced is not worth it.
+        await refresh.idle();
+        stopIfAborted(signal);
+        const of = result;
+        if (!of) return;
+        // Stopped in the middle the engine ends, and all that is in it has to be made again: a short count costs less.
+        const bytes = await of.model.bytes({ onProgress, exact: true, ...(!isShort() && { signal }) });
+        const compressed = new Map<string, state.Compressed>();
+        for (const { name } of bytes.weights) {
+          stopIfAborted(signal);
+          const packed = await of.model.packed(name);
+          compressed.set(name, {
+            gzip: await compressedSize(packed, "gzip"),
+            brotli: await compressedSize(packed, "brotli"),
+          });
+        }
+        stopIfAborted(signal);
+        state.meter.value = { side: of.side, complete: of.complete, bytes, compressed };
+      },
+      mine,
+    );
   } catch (error) {
-    if (of === result) failed(error);
+    if (!mine.signal.aborted) failed(error);
+  } finally {
+    if (counting === mine) counting = null;
   }
 }
 
@@ -267,11 +325,11 @@ async function look(before: Model, after: Model): Promise<void> {
   state.widths.value = { name: weight.name, values: width };
 }
 
-/** Stops what is going on; the page stays with the last good result. */
+/** Stops all that is going on; the page stays with the last good result. */
 export function cancel(): void {
-  if (!stopping) return;
-  goBack = stopping.task === "run";
-  stopping.controller.abort();
+  if (active.length === 0) return;
+  goBack = active.some(({ task }) => task === "run");
+  for (const { controller } of active) controller.abort();
   state.said.value = { key: "cancelled" };
 }
 
@@ -283,14 +341,19 @@ let asked = 0;
 /** Counts the models that began to open: of two that open at once the later one stays. */
 let opening = 0;
 
+/** Ends what would only be in the way of another model: a run and a count of the old one, and the opening of a third. */
+function makeWay(): Promise<void> {
+  stop("run", "open");
+  stopCounting();
+  return refresh.idle();
+}
+
 /** Opens a model; where that fails, what is open already stays. */
 async function openSource(next: Source, sample: string | null): Promise<void> {
   const mine = ++opening;
   state.trouble.value = null;
   waiting = null;
-  // A run of the old model would only be in the way.
-  stopping?.controller.abort();
-  await refresh.idle();
+  await makeWay();
   let model: Model;
   try {
     model = await cancellable("open", async (options) =>
@@ -313,14 +376,14 @@ async function openSource(next: Source, sample: string | null): Promise<void> {
 export async function adopt(model: Model, file: string): Promise<void> {
   asked++;
   opening++;
-  stopping?.controller.abort();
-  await refresh.idle();
+  await makeWay();
   // A model that never was a file has no size yet: it is what saving it as it is would give.
   const size = model.info.file_bytes || (await model.export()).length;
   await show(model, file, null, size);
 }
 
 function show(model: Model, file: string, sample: string | null, size = model.info.file_bytes): Promise<void> {
+  stopCounting();
   result?.model.dispose();
   result = null;
   original?.dispose();
@@ -369,20 +432,40 @@ export async function openSample(id: string): Promise<void> {
 
 const extensionOf = (name: string): string => /\.(\w+)$/.exec(name)?.[1].toLowerCase() ?? "";
 
+/** Says that the browser could not read what it was given: a file that was moved meanwhile, a folder without permission. */
+function unreadable(error: unknown, file?: string): null {
+  const detail = error instanceof Error ? error.message : String(error);
+  state.trouble.value = { code: "bad-file", where: "", detail, ...(file && { file }) };
+  return null;
+}
+
+/** Notes that behaviour/ could not be loaded; the page goes on without. */
+export function noBehaviour(error: unknown): null {
+  state.behaviourLost.value = error instanceof Error ? error.message : String(error);
+  return null;
+}
+
+/** Files and folders that were dropped. Must be called while the event is handled. */
+export async function openDropped(transfer: DataTransfer | null): Promise<void> {
+  const files = await filesOf(transfer).catch((error: unknown) => unreadable(error));
+  if (files) await openFiles(files);
+}
+
 /** Files that were dropped, pasted or picked: data, a recipe, or a model with its external data. */
 export async function openFiles(files: readonly File[]): Promise<void> {
   const data = files.filter(isData);
   if (data.length > 0) {
-    const { openData } = await import("./behaviour/actions");
-    // One after the other: opening a model stops whatever goes on.
+    const part = import("./behaviour/actions").catch(noBehaviour);
+    // One after the other: data are looked at with the model that is open.
     await openFiles(files.filter((file) => !isData(file)));
-    return openData(data);
+    return (await part)?.openData(data);
   }
   if (files.length === 0) return;
   asked++;
   const recipe = files.find((file) => extensionOf(file.name) === "json");
   if (recipe) {
-    await loadRecipe(await recipe.text());
+    const text = await recipe.text().catch((error: unknown) => unreadable(error, recipe.name));
+    if (text !== null) await loadRecipe(text);
     return openFiles(files.filter((file) => file !== recipe));
   }
   const isModel = (file: File): boolean => ["onnx", "safetensors", "nib"].includes(extensionOf(file.name));
@@ -546,8 +629,13 @@ export const copyLink = (): Promise<void> => copy(new URL(currentHash(), locatio
 export const copyCommand = (): Promise<void> => {
   const { file, info } = state.opened.peek() ?? { file: "model.onnx", info: { format: "onnx" } };
   const data = state.dataSource.peek();
+  const { preparation } = learnsFrom.options;
   return copy(
-    commandOf(recipeOf(state.side.peek()), file, info.format, data ? dataName(data) : undefined),
+    commandOf(recipeOf(state.side.peek()), file, info.format, {
+      ...(data && { data: dataName(data) }),
+      // What the page found, the command finds too.
+      ...(preparation && !preparation.reason && { preparation }),
+    }),
     "copiedCommand",
   );
 };

@@ -4,7 +4,6 @@ import { effect } from "@preact/signals";
 import { render } from "preact";
 import * as actions from "./actions";
 import { fetchBehaviour } from "./behaviour_link";
-import { filesOf } from "./files";
 import { bytes } from "./format";
 import { language } from "./language";
 import { fetchLessons } from "./lesson_link";
@@ -61,7 +60,8 @@ void opening.then(() => {
     }, 300);
   });
   void fetchBehaviour();
-  (window.requestIdleCallback ?? setTimeout)(() => void fetchLessons());
+  // Without lessons the page has no buttons for them.
+  (window.requestIdleCallback ?? setTimeout)(() => void fetchLessons().catch(() => {}));
 });
 addEventListener("hashchange", () => {
   if (location.hash !== written) void actions.goTo(location.hash);
@@ -82,7 +82,7 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   depth = 0;
   dragging.value = false;
-  void filesOf(event.dataTransfer).then(actions.openFiles);
+  void actions.openDropped(event.dataTransfer);
 });
 addEventListener("paste", (event) => {
   const typing = event.target instanceof HTMLInputElement && event.target.type === "number";

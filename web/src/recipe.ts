@@ -4,6 +4,7 @@ import type {
   ClusterStep,
   EncodeStep,
   LayerFilter,
+  Preparation,
   PruneStep,
   QuantizeStep,
   Recipe,
@@ -344,10 +345,17 @@ export function withOwnBits(side: Side, name: string, bits: number | null): Side
   }
   const like = steps.find((step) => step.kind === "quantize") ?? quantizeDraft();
   // Training comes after all quantizing, where it stood after it.
-  const last = steps.findLastIndex((step) => step.kind === "quantize");
+  const last = steps.map(({ kind }) => kind).lastIndexOf("quantize");
   const own: QuantizeDraft = { ...like, bits, on: true, layers: { include: [name] } };
-  return { ...side, steps: last < 0 ? [...steps, own] : steps.toSpliced(last + 1, 0, own) };
+  return { ...side, steps: inserted(steps, last < 0 ? steps.length : last + 1, own) };
 }
+
+/** `steps` with more of them at a place. Array.toSpliced does that, in browsers from 2023 on. */
+const inserted = (steps: StepDraft[], at: number, ...added: StepDraft[]): StepDraft[] => [
+  ...steps.slice(0, at),
+  ...added,
+  ...steps.slice(at),
+];
 
 /** `side` without step `index`; layers that had it as their own go back to the others. */
 export function withoutStep(side: Side, index: number): Side {
@@ -546,7 +554,7 @@ export function withBoth(steps: StepDraft[]): StepDraft[] {
   const prune = steps.some((step) => step.kind === "prune") ? [] : [pruneDraft()];
   const quantize = steps.some((step) => step.kind === "quantize") ? [] : [{ ...quantizeDraft(), on: false }];
   const late = steps.findIndex((step) => step.kind === "train" || step.kind === "encode");
-  return [...prune, ...steps.toSpliced(late < 0 ? steps.length : late, 0, ...quantize)];
+  return [...prune, ...inserted(steps, late < 0 ? steps.length : late, ...quantize)];
 }
 
 /** `side` with one step more, where it belongs: shared values after pruning and quantizing, then training, then coding. */
@@ -557,7 +565,7 @@ export function withStep(side: Side, step: ClusterDraft | TrainDraft | EncodeDra
   const others = side.steps.map((other) =>
     step.kind === "cluster" && other.kind === "quantize" ? { ...other, on: false } : other,
   );
-  return { ...side, steps: others.toSpliced(place < 0 ? others.length : place, 0, step) };
+  return { ...side, steps: inserted(others, place < 0 ? others.length : place, step) };
 }
 
 const splitOnce = (text: string, mark: string): [string, string?] => {
@@ -579,10 +587,21 @@ export function dataName(data: GeneratedData | { kind: "files"; names: string[] 
   return quote([...new Set(data.names.map((name) => name.split("/")[0]))].join(","));
 }
 
+const preparationFlags = (preparation?: Omit<Preparation, "reason">): string => {
+  if (!preparation) return "";
+  const { scale, mean, std, layout } = preparation;
+  return ` --scale ${scale} --mean ${mean.join(",")} --std ${std.join(",")} --layout ${layout}`;
+};
+
 /** The command that gives the same file. Flags say one step of each kind, prune first and both with the same layers;
- *  any other recipe goes in as JSON through standard input. `data`: what it learns from (see dataName). A recipe that
- *  says how to code gives a .nib file. */
-export function commandOf(recipe: Recipe, model: string, format: string, data = "DATA"): string {
+ *  any other recipe goes in as JSON through standard input. A recipe that says how to code gives a .nib file.
+ *  `from`: what it learns from, if it learns (see dataName), and the preparation where it is not to be guessed. */
+export function commandOf(
+  recipe: Recipe,
+  model: string,
+  format: string,
+  from: { data?: string; preparation?: Omit<Preparation, "reason"> } = {},
+): string {
   const output = smallName(model, recipe.steps.some(({ kind }) => kind === "encode") ? "nib" : format);
   const prune = recipe.steps.filter((step) => step.kind === "prune");
   const quantize = recipe.steps.filter((step) => step.kind === "quantize");
@@ -593,8 +612,8 @@ export function commandOf(recipe: Recipe, model: string, format: string, data = 
   const others = recipe.steps.length > prune.length + quantize.length;
   const plain = prune.length <= 1 && quantize.length <= 1 && same && ordered && !others;
   if (recipe.steps.length === 0 || !plain) {
-    const from = learning ? ` --data ${data}` : "";
-    return `echo ${quote(JSON.stringify(recipe))} | npx nibble-nn compress ${quote(model)} --recipe -${from} -o ${quote(output)}`;
+    const learnsFrom = learning ? ` --data ${from.data ?? "DATA"}${preparationFlags(from.preparation)}` : "";
+    return `echo ${quote(JSON.stringify(recipe))} | npx nibble-nn compress ${quote(model)} --recipe -${learnsFrom} -o ${quote(output)}`;
   }
   const flags: string[] = [];
   const add = (name: string, value: string | number | boolean | undefined): void => {

@@ -110,6 +110,9 @@ export const untrained = computed(
   () => learns(side.value) && !(shown.value?.side === side.value && shown.value.complete),
 );
 
+/** Why the part of the page about behaviour could not be loaded; null where it could, or while it is on its way. */
+export const behaviourLost = signal<string | null>(null);
+
 /** Something went wrong: what, where, and what to do about it. */
 export interface Trouble {
   code: ErrorCode | "engine" | "fetch" | "bad-json" | "missing-data";

@@ -91,8 +91,8 @@ const words = {
   // Byte meter
   meterTitle: { en: "Entropy coded", zh: "熵编码" },
   meterHint: {
-    en: "What other forms of the same packed codes take; a .nib file has the smallest for each weight.",
-    zh: "同样的编码以其他形式存储所占的字节；.nib 对每个权重取最小者。",
+    en: "What other forms of the same packed codes take; a .nib file has the smallest for each weight, unless a coder is chosen.",
+    zh: "同样的编码以其他形式存储所占的字节；除非选定了编码器，.nib 对每个权重取最小者。",
   },
   meterEstimated: { en: "estimated", zh: "估算" },
   meterCounted: { en: "counted", zh: "精确" },
@@ -124,8 +124,8 @@ const words = {
   meterParts: { en: "Where the bits of a level go", zh: "一个量化级的比特去向" },
   "part.significance": { en: "zero or not", zh: "是否为零" },
   "part.sign": { en: "sign", zh: "符号" },
-  "part.magnitude": { en: "magnitude", zh: "大小" },
-  "part.remainder": { en: "remainder", zh: "余量" },
+  "part.magnitude": { en: "magnitude", zh: "幅值" },
+  "part.remainder": { en: "remainder", zh: "余数" },
 
   // Recipe
   recipe: { en: "Recipe", zh: "压缩配方" },

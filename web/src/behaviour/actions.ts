@@ -47,9 +47,11 @@ const reading = latest(async () => {
     if (wanted) made = await cancellable("data", async (options) => (await engine()).data(wanted, options));
   } catch (error) {
     failed(error, Array.isArray(wanted) ? wanted[0]?.name : undefined);
-    // What was there stays.
     batch(() => {
       state.reading.value = false;
+      if (!same(wish(), wanted)) return; // asked for other data meanwhile: they are next
+      // What was there stays, also when a wish is next looked at.
+      picked = Array.isArray(origin) ? origin : [];
       page.wishedData.value = origin === null ? "none" : Array.isArray(origin) ? "files" : origin;
     });
     return;
@@ -103,6 +105,11 @@ export function setPreparation(fields: Partial<Preparation> | null): void {
   state.preparation.value = fields && now ? { ...now, ...fields, reason: "" } : null;
 }
 
+effect(() => {
+  const preparation = state.preparation.value;
+  learnsFrom.options = preparation ? { preparation } : {};
+});
+
 const options = (): DataCallOptions => {
   const preparation = state.preparation.peek();
   return {
@@ -134,7 +141,6 @@ const judging = latest(async () => {
       prepared = { model: original, data };
       state.preparation.value = found;
     }
-    learnsFrom.options = { preparation: state.preparation.peek()! };
     if (result) await compare(original, result, data);
   } catch (error) {
     const found = troubleOf(error);
@@ -294,13 +300,41 @@ effect(() => {
 
 // --- Drawing ---------------------------------------------------------------------------------------------------------
 
-/** The drawn digit as the model's input. */
-function inputOf(image: Uint8Array, model: Model) {
+interface Ink {
+  black: number;
+  white: number;
+}
+const BYTES: Ink = { black: 0, white: 255 };
+/** What was found for other numbers, and in which data. */
+let measured: { data: Data; ink: Ink } | null = null;
+
+const SEEN = 100; // samples that tell which numbers there are
+
+/** The numbers that are black and white in `data`. Those that are no bytes may be from 0 to 1, around 0, anything. */
+async function inkOf(data: Data): Promise<Ink> {
+  if (data.info.dtype === "uint8") return BYTES;
+  if (measured?.data === data) return measured.ink;
+  const { values } = await data.samples(Array.from({ length: Math.min(SEEN, data.info.samples) }, (_, i) => i));
+  let [black, white] = [Infinity, -Infinity];
+  for (const value of values) {
+    if (value < black) black = value;
+    if (value > white) white = value;
+  }
+  if (!(white > black)) [black, white] = [0, 1]; // nothing but one number
+  measured = { data, ink: { black, white } };
+  return measured.ink;
+}
+
+/** The drawn digit as the model's input: as if it were one of the data. */
+async function inputOf(image: Uint8Array, model: Model, data: Data | null) {
   const { name, shape } = model.info.inputs[0];
-  const { scale = 1 / 255, mean = [0], std = [1] } = state.preparation.peek() ?? {};
-  const data = Float32Array.from(image, (value) => (value * scale - mean[0]) / std[0]);
+  const preparation = state.preparation.peek();
+  const { scale = 1 / 255, mean = [0], std = [1] } = preparation ?? {};
+  const { black, white } = data && preparation ? await inkOf(data) : BYTES;
+  const stored = (value: number): number => black + (value * (white - black)) / 255;
+  const input = Float32Array.from(image, (value) => (stored(value) * scale - mean[0]) / std[0]);
   const sizes = shape.slice(1).map(Number);
-  return { [name]: { dtype: "float32", shape: [1, ...sizes], data } };
+  return { [name]: { dtype: "float32", shape: [1, ...sizes], data: input } };
 }
 
 const guessing = latest(async () => {
@@ -311,8 +345,9 @@ const guessing = latest(async () => {
     return;
   }
   try {
+    const input = await inputOf(image, original, samples);
     const ask = async (model: Model): Promise<Float32Array> => {
-      const outputs = await model.run(inputOf(image, original));
+      const outputs = await model.run(input);
       return probabilities(Object.values(outputs)[0]);
     };
     const [before, after] = await Promise.all([ask(original), ask(result.model)]);
@@ -332,10 +367,18 @@ effect(() => {
 let taken = 0;
 export async function takeSample(): Promise<void> {
   const data = samples;
-  if (!data) return;
+  if (!data || !state.samplesAreDigits.peek()) return;
   const { info } = data;
   const indices = state.compared.peek()?.before.indices;
   const index = indices ? indices[taken++ % indices.length] : taken++ % info.samples;
-  const { values } = await data.samples([index]);
-  if (values.length === state.SIDE ** 2 && samples === data) state.drawn.value = Uint8Array.from(values);
+  try {
+    const { black, white } = await inkOf(data);
+    const { values } = await data.samples([index]);
+    const byteOf = (value: number): number =>
+      Math.max(0, Math.min(255, Math.round(((value - black) * 255) / (white - black))));
+    if (samples === data) state.drawn.value = Uint8Array.from(values as ArrayLike<number>, byteOf);
+  } catch (error) {
+    const found = troubleOf(error);
+    if (found) state.trouble.value = found;
+  }
 }

@@ -39,7 +39,7 @@ export function BehaviourView() {
       <Summary now={now} />
       {now && now.after.classes > 0 && (
         <div class="pair">
-          <ConfusionCard now={now} />
+          {now.after.confusion.length > 0 && <ConfusionCard now={now} />}
           <Flips />
         </div>
       )}

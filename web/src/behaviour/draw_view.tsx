@@ -6,7 +6,7 @@ import { InfoIcon } from "../views/icons";
 import { takeSample } from "./actions";
 import { asMnist } from "./digit";
 import { className, Missing, Picture, Problem } from "./parts";
-import { data, drawn, guess, SIDE, takesDigits } from "./state";
+import { data, drawn, guess, samplesAreDigits, SIDE, takesDigits } from "./state";
 import { tb } from "./words";
 
 export function DrawView() {
@@ -117,11 +117,12 @@ function Pad() {
           {tb("clear")}
         </button>
         {data.value && (
-          <button type="button" onClick={() => void takeSample()}>
+          <button type="button" disabled={!samplesAreDigits.value} onClick={() => void takeSample()}>
             {tb("takeSample")}
           </button>
         )}
       </div>
+      {data.value && !samplesAreDigits.value && <p class="hint">{tb("samplesNotDigits")}</p>}
       <p class="hint">{tb("drawHint")}</p>
     </section>
   );

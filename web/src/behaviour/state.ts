@@ -117,6 +117,11 @@ export const takesDigits = computed(() => {
   return sizes.length === shape.length - 1 && sizes.reduce((a, b) => a * b, 1) === SIDE * SIDE;
 });
 
+/** Whether the samples of the data are such pictures, which the pad can show. */
+export const samplesAreDigits = computed(
+  () => data.value !== null && data.value.info.shape.reduce((a, b) => a * b, 1) === SIDE * SIDE,
+);
+
 // --- Training --------------------------------------------------------------------------------------------------------
 
 /** What is trained: the shown result, the opened model, or a new network by its name. */

@@ -35,8 +35,9 @@ export function TrainView() {
 }
 
 function From() {
-  const from = trainFrom.value;
   const runs = opened.value !== null;
+  // Where no run has worked yet there is only the opened model to start from.
+  const from = trainFrom.value === "result" && !shown.value ? "original" : trainFrom.value;
   return (
     <div class="field">
       <label class="field-head" for="train-from">

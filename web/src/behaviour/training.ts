@@ -17,6 +17,8 @@ interface Going {
   wanted: boolean;
 }
 let going: Going | null = null;
+/** Counts what was started or thrown away: a start that finds another number after waiting is no longer wanted. */
+let turn = 0;
 
 // --- The curve -------------------------------------------------------------------------------------------------------
 
@@ -53,7 +55,7 @@ function note(progress: TrainProgress): void {
 function show(fields: Partial<state.Trained> = {}): void {
   const now = state.training.peek();
   if (!now) return;
-  const best = state.curve.validation.findLast((point) => point.best) ?? null;
+  const best = state.curve.validation.filter((point) => point.best).at(-1) ?? null;
   batch(() => {
     state.training.value = { ...now, progress: newest, best, ...fields };
     state.curveLength.value = state.curve.loss.length;
@@ -73,7 +75,10 @@ const trainedName = (name: string): string =>
   `${name.replace(/(\.(small|trained))*\.(onnx|safetensors)$/i, "")}.trained.onnx`;
 
 export async function start(): Promise<void> {
-  await discard();
+  const mine = ++turn;
+  const stale = (): boolean => mine !== turn;
+  await end();
+  if (stale()) return;
   const data = samplesNow();
   const from = state.trainFrom.peek();
   if (!data) return;
@@ -81,23 +86,31 @@ export async function start(): Promise<void> {
   const name = isNew ? from.slice(4) : (page.opened.peek()?.file ?? "model.onnx");
   clearCurve();
   state.training.value = { phase: "starting", from, file: trainedName(name), progress: null, best: null };
+  let made: Model | null = null;
   try {
     await settled();
+    if (isNew && !stale()) made = await (await engine()).create(name, { seed: state.newSeed.peek() });
+    if (stale()) return;
     const { original, result } = models();
-    let model: Model | null = from === "original" ? original : (result?.model ?? null);
-    let made: Model | null = null;
-    if (isNew) model = made = await (await engine()).create(name, { seed: state.newSeed.peek() });
-    if (!model) return;
+    // Where no run has worked yet there is only the opened model.
+    const model = made ?? (from === "result" && result ? result.model : original);
+    if (!model) {
+      state.training.value = null;
+      return;
+    }
     const preparation = isNew ? null : state.preparation.peek();
     const training = await model.train(data, fittingChoice(state.choice.peek()), {
       ...(preparation && { preparation }),
     });
-    made?.dispose();
+    if (stale()) return training.dispose();
     going = { training, stop: null, run: null, wanted: true };
     void go();
   } catch (error) {
+    if (stale()) return;
     failed(error);
     state.training.value = null;
+  } finally {
+    made?.dispose();
   }
 }
 
@@ -150,8 +163,13 @@ export async function stop(): Promise<void> {
   page.said.value = { key: "trainingKept" };
 }
 
-/** Throws the training away. */
-export async function discard(): Promise<void> {
+/** Throws the training away, also one that has not begun yet. */
+export function discard(): Promise<void> {
+  turn++;
+  return end();
+}
+
+async function end(): Promise<void> {
   const now = going;
   if (now) {
     now.wanted = false;

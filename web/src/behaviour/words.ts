@@ -166,6 +166,10 @@ const words = {
   pad: { en: "Drawing pad, 28 by 28 pixels", zh: "手写板，28 × 28 像素" },
   clear: { en: "Clear", zh: "清除" },
   takeSample: { en: "Take a sample", zh: "取一个样本" },
+  samplesNotDigits: {
+    en: "The samples of these data are not pictures of 28 by 28 pixels, so none can be put here.",
+    zh: "这些数据的样本不是 28 × 28 像素的图像，因此无法放到这里。",
+  },
   guesses: { en: "What the model says", zh: "模型的判断" },
   guessesHint: { en: "Probability of each class.", zh: "各类别的概率。" },
   guessesSummary: {

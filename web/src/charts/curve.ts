@@ -92,7 +92,7 @@ export function drawCurve(
     palette.after,
     validation.map(({ step, value }) => [x(step), y(value)]),
   );
-  const best = validation.findLastIndex((point) => point.best);
+  const best = validation.map((point) => point.best).lastIndexOf(true);
   validation.forEach(({ step, value }, i) => {
     context.beginPath();
     context.arc(x(step), y(value), i === best ? 6 : 3.5, 0, 2 * Math.PI);

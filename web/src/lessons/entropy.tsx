@@ -240,8 +240,8 @@ export const entropy: Lesson = {
       zh: "*自适应*：概率就是至今的频率。解码器看到的一样，所以不用传表。代价是要学：开头的判定贵一些。",
     },
     {
-      en: "*Binary*: a level becomes yes-or-no questions. *Significance* (is it zero?), *sign*, *magnitude* (how large?), and the *remainder*, fine bits that have no pattern. At 90 % zeros, significance is about two thirds of the file.",
-      zh: "*二元*：一个量化级拆成若干是非题。*显著性*（是否为零？）、*符号*、*幅值*（多大？），以及*余数*，即没有规律的细位。90 % 为零时，显著性约占文件的三分之二。",
+      en: "*Binary*: a level becomes yes-or-no questions. *Significance* (is it zero?), *sign*, *magnitude* (how large?), and the *remainder*, fine bits that have no pattern. At 90 % zeros and 4 bits, significance is about two thirds of the file.",
+      zh: "*二元*：一个量化级拆成若干是非题。*显著性*（是否为零？）、*符号*、*幅值*（多大？），以及*余数*，即没有规律的细位。90 % 为零、4 位时，显著性约占文件的三分之二。",
     },
     {
       en: "*Context*: each question has several probabilities, and the neighbours already coded, left and above, choose one. Where zeros cluster, this goes below the order-0 entropy. Where weights are like dice, it gains nothing.",

@@ -244,8 +244,8 @@ export const huffman: Lesson = {
       zh: "霍夫曼编码反复合并最少见的两个符号，常见的级就得到短码。在*每个符号占整数位*的编码里，它最短。*规范*码只需记下码长，表很省。",
     },
     {
-      en: "One bit is the floor. At 90 % zeros that costs 50 to 75 % over the entropy; the less the levels above zero differ, the more.",
-      zh: "1 位是下限。90 % 为零时，要比熵多 50 % 到 75 %；非零级的种类越少，浪费越多。",
+      en: "One bit is the floor. At 90 % zeros and 8 to 4 bits that costs 50 to 75 % over the entropy; the less the levels above zero differ, the more.",
+      zh: "1 位是下限。90 % 为零、8 到 4 位时，要比熵多 50 % 到 75 %；非零级的种类越少，浪费越多。",
     },
     {
       en: "Deep Compression skips the zeros: each weight that is left carries its level and a *relative index*, the zeros before it. Where more zeros follow than the index can say, a *padding zero* goes between. Few bits: many paddings. Many bits: long gaps are rare, but their table grows.",

@@ -235,8 +235,8 @@ export const nib: Lesson = {
     ["H", { en: "bits per weight: by its coder, near the entropy", zh: "每个权重的位数：由编码器决定，接近熵" }],
   ],
   tryIt: {
-    en: "Set `sparsity` to 0.8, add the step *Encode* and download: the file is a .nib. Drop it on the page to open it again.",
-    zh: "把 `sparsity` 设为 0.8，添加*编码*步骤后下载，得到 .nib 文件；再拖回页面即可打开。",
+    en: "Set `sparsity` to 0.8 and press *.nib* below *Download*; no step *Encode* is needed. Drop the file on the page to open it again.",
+    zh: "把 `sparsity` 设为 0.8，点击*下载*下方的 *.nib*，无需添加*编码*步骤；把得到的文件拖回页面即可打开。",
   },
   source: "Nibble: core/formats/nib_container.hpp; ONNX TensorProto",
 };

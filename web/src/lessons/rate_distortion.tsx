@@ -24,9 +24,10 @@ const kFactors: Record<Importance, number[][]> = {
   diagonal: diagonal((h) => 1 / Math.sqrt(h)),
   hessian: inverseFactor(kHessian),
 };
+/** As the page has them. */
 const kNames: Record<Importance, Words> = {
-  none: { en: "none", zh: "不分" },
-  diagonal: { en: "diagonal", zh: "对角" },
+  none: { en: "Size", zh: "大小" },
+  diagonal: { en: "Curvature", zh: "曲率" },
   hessian: { en: "Hessian", zh: "海森矩阵" },
 };
 const kLambdas = Array.from({ length: 16 }, (_, i) => i / 25);
@@ -201,9 +202,9 @@ function Widget({ done }: { done: () => void }) {
       />
       <Legend
         items={[
-          ["before", { en: "none", zh: "不分" }],
-          ["text", { en: "diagonal", zh: "对角" }],
-          ["after", { en: "Hessian", zh: "海森矩阵" }],
+          ["before", kNames.none],
+          ["text", kNames.diagonal],
+          ["after", kNames.hessian],
         ]}
       />
       <Numbers
@@ -259,12 +260,12 @@ export const rateDistortion: Lesson = {
       zh: "*整个模型共用一个 λ*，位数自然流向最能减小损失的地方。Nibble 每次都向正在工作的编码器询价，而编码器又从选择中学习。",
     },
     {
-      en: "*None* counts all errors alike. *Diagonal* weighs each by its curvature: weights whose inputs are strong stay exact.",
-      zh: "*不分*时所有误差一视同仁。*对角*按曲率加权：输入强的权重保持精确。",
+      en: "*Size* (`none`) counts nothing but how large an error is. *Curvature* (`diagonal`) also weighs it by the curvature: weights whose inputs are strong stay exact.",
+      zh: "*大小*（`none`）只看误差有多大。*曲率*（`diagonal`）还按曲率加权：输入强的权重保持精确。",
     },
     {
-      en: "*Hessian* also knows which inputs go together: after each weight, the later ones of the output move to *make up for its error*. Σe² may grow while the loss falls. Diagonal and Hessian need data.",
-      zh: "*海森矩阵*还知道哪些输入相伴变化：每定一个权重，同一输出后面的权重就移动以*弥补它的误差*。Σe² 可能变大，损失却变小。对角和海森矩阵都需要数据。",
+      en: "*Hessian* (`hessian`) also knows which inputs go together: after each weight, the later ones of the output move to *make up for its error*. Σe² may grow while the loss falls. Curvature and Hessian need data.",
+      zh: "*海森矩阵*（`hessian`）还知道哪些输入相伴变化：每定一个权重，同一输出后面的权重就移动以*弥补它的误差*。Σe² 可能变大，损失却变小。曲率和海森矩阵都需要数据。",
     },
   ],
   formula: [
@@ -280,8 +281,8 @@ export const rateDistortion: Lesson = {
     ["x", { en: "the layer's inputs", zh: "该层的输入" }],
   ],
   tryIt: {
-    en: "Add the step *Encode* and raise `lambda`; with data loaded, compare `importance` none, diagonal and Hessian.",
-    zh: "添加*编码*步骤并加大 `lambda`；载入数据后，比较 `importance` 的三种选择。",
+    en: "Add the step *Encode* and raise `lambda`; with data loaded, compare *Size*, *Curvature* and *Hessian* under *Errors weighed by* (`importance`).",
+    zh: "添加*编码*步骤并加大 `lambda`；载入数据后，在*误差的权重*（`importance`）下比较*大小*、*曲率*与*海森矩阵*。",
   },
   source:
     "Wiedemann et al. 2019, arXiv:1907.11900; Frantar et al. 2023, GPTQ, arXiv:2210.17323; CERWU, arXiv:2505.18758",

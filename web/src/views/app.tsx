@@ -2,13 +2,25 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import * as actions from "../actions";
-import { behaviour } from "../behaviour_link";
+import { behaviour, LOST } from "../behaviour_link";
 import { bytes, count, percent, seconds } from "../format";
 import { language } from "../language";
 import { lessons } from "../lesson_link";
 import { OFFERED, SAMPLES } from "../samples";
-import { dragging, lesson, opened, said, starting, theme, trouble, view, welcomed, work } from "../state";
-import { t } from "../words";
+import {
+  behaviourLost,
+  dragging,
+  lesson,
+  opened,
+  said,
+  starting,
+  theme,
+  trouble,
+  view,
+  welcomed,
+  work,
+} from "../state";
+import { filled, t } from "../words";
 import { TotalMeter } from "./byte_meter";
 import { IconButton } from "./controls";
 import { AutoIcon, BookIcon, CloseIcon, FolderIcon, Logo, MoonIcon, SunIcon, WarnIcon } from "./icons";
@@ -33,7 +45,14 @@ export function App() {
       <TroubleBanner />
       <main>
         <Welcome />
-        {(opened.value || starting.value) && (part ? <part.DataStrip /> : <div class="card data-strip" />)}
+        {(opened.value || starting.value || behaviourLost.value !== null) &&
+          (part ? (
+            <part.DataStrip />
+          ) : (
+            <div class="card data-strip" role="alert">
+              <Lost />
+            </div>
+          ))}
         {opened.value ? (
           <div class="frame">
             <div class="left">
@@ -50,7 +69,15 @@ export function App() {
               ) : (
                 <>
                   <div class="tabs" />
-                  {view.value === "layer" ? <LayerView /> : <div class="card skeleton tall" />}
+                  {view.value === "layer" ? (
+                    <LayerView />
+                  ) : behaviourLost.value !== null ? (
+                    <div class="card">
+                      <Lost />
+                    </div>
+                  ) : (
+                    <div class="card skeleton tall" />
+                  )}
                 </>
               )}
             </div>
@@ -74,6 +101,24 @@ export function App() {
       )}
       <LessonDrawer />
     </>
+  );
+}
+
+/** Why there are no data and no tabs, where they could not be loaded. */
+function Lost() {
+  const why = behaviourLost.value;
+  return (
+    why !== null && (
+      <div class="empty">
+        <WarnIcon />
+        <p>
+          {filled(LOST)}{" "}
+          <span class="hint" lang="en">
+            {why}
+          </span>
+        </p>
+      </div>
+    )
   );
 }
 
