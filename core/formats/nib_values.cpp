@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <memory>
 
 #include "core/base/error.hpp"
 #include "core/codec/bytes.hpp"
@@ -51,8 +50,8 @@ int64_t code_signed(Coder& coder, int64_t value) {
   return static_cast<int64_t>(coded >> 1) ^ -static_cast<int64_t>(coded & 1);
 }
 
-/// Everything but levels that are coded elsewhere, in one body for both directions. The models of floats serve all
-/// tensors of a block.
+/// Everything but levels that are coded elsewhere, in one body for both directions. All scales of a block are alike and
+/// share a model; other floats are biases, means and variances by turns, and each tensor does better with its own.
 template <class Coder>
 class BlockCoder {
  public:
@@ -79,7 +78,7 @@ class BlockCoder {
       case Values::Integers: numbers.offset = code_signed(coder_, numbers.offset); break;
       case Values::Floats:
         numbers.patterns.resize(tensor.elements);
-        float_model(tensor.dtype).code(coder_, numbers.patterns, codec::widths_of(tensor.shape).of[0]);
+        codec::FloatModel(format_of(tensor.dtype)).code(coder_, numbers.patterns, codec::widths_of(tensor.shape).of[0]);
         break;
       case Values::Bytes: {
         numbers.bytes.resize(tensor.bytes);
@@ -111,21 +110,12 @@ class BlockCoder {
       return;
     }
     std::vector<uint32_t> bits(numbers.palette.begin(), numbers.palette.end());
-    float_model(tensor.dtype).code(coder_, bits, std::max<size_t>(bits.size(), 1));
+    codec::FloatModel(format_of(tensor.dtype)).code(coder_, bits, std::max<size_t>(bits.size(), 1));
     std::copy(bits.begin(), bits.end(), numbers.palette.begin());
-  }
-
-  codec::FloatModel& float_model(DType dtype) {
-    std::unique_ptr<codec::FloatModel>& model = dtype == DType::Float16    ? half_model_
-                                                : dtype == DType::BFloat16 ? brain_model_
-                                                                           : model_;
-    if (!model) model = std::make_unique<codec::FloatModel>(format_of(dtype));
-    return *model;
   }
 
   Coder& coder_;
   codec::FloatModel scale_model_{codec::kFloat32};
-  std::unique_ptr<codec::FloatModel> model_, half_model_, brain_model_;
 };
 
 /// What fill() relies on: damaged streams decode to something, which need not make sense.

@@ -82,48 +82,44 @@ void estimate_coders(const nib::Prepared& prepared, WeightBytes& bytes) {
   bytes.cabac = codec::estimate_cost(levels, codec::widths_of(prepared.entry.shape)) / 8;
 }
 
-/// What stands beside levels, and tensors that have none. Its models of floats learn from tensor to tensor, as those of
-/// a block do.
-class FloatEstimator {
- public:
-  double beside_levels(const nib::Prepared& prepared) {
-    const nib::Numbers& numbers = prepared.numbers;
-    double bytes = numbers.zero_points.empty() ? 0 : codec::entropy_of(numbers.zero_points) / 8;
-    std::vector<uint32_t> patterns;
-    for (const float scale : numbers.scales) patterns.push_back(std::bit_cast<uint32_t>(scale));
-    bytes += cost(scales_, patterns, std::max<size_t>(1, prepared.entry.groups));
-    if (numbers.palette.empty()) return bytes;
-    if (bits_of(prepared.entry.dtype) > 32) return bytes + 8 * static_cast<double>(numbers.palette.size());
-    patterns.assign(numbers.palette.begin(), numbers.palette.end());
-    return bytes + cost(model_of(prepared.entry.dtype), patterns, patterns.size());
-  }
+codec::FloatFormat format_of(DType dtype) {
+  return dtype == DType::Float16 ? codec::kFloat16 : dtype == DType::BFloat16 ? codec::kBFloat16 : codec::kFloat32;
+}
 
-  /// By the first of its values.
-  double values(const Tensor& tensor) {
-    constexpr size_t kSome = size_t{1} << 14;
-    const DType dtype = tensor.dtype();
-    if (!is_real(dtype) || bits_of(dtype) > 32) return static_cast<double>(tensor.bytes().size());
-    const size_t count = std::min(kSome, tensor.elements());
-    std::vector<uint32_t> patterns(count);
-    for (size_t i = 0; i < count; ++i)
-      patterns[i] = dtype == DType::Float32 ? tensor.data<uint32_t>()[i] : tensor.data<uint16_t>()[i];
-    return scaled(cost(model_of(dtype), patterns, codec::widths_of(tensor.shape()).of[0]), count, tensor.elements());
-  }
+double cost_of(codec::FloatModel& model, std::vector<uint32_t> patterns, size_t columns) {
+  if (patterns.empty()) return 0;
+  codec::BitCounter counter;
+  model.code(counter, patterns, columns);
+  return static_cast<double>(counter.cost()) * kBitCost;
+}
 
- private:
-  static double cost(codec::FloatModel& model, std::vector<uint32_t>& patterns, size_t columns) {
-    if (patterns.empty()) return 0;
-    codec::BitCounter counter;
-    model.code(counter, patterns, columns);
-    return static_cast<double>(counter.cost()) * kBitCost;
-  }
-  codec::FloatModel& model_of(DType dtype) {
-    return dtype == DType::Float16 ? halves_ : dtype == DType::BFloat16 ? brains_ : floats_;
-  }
+/// What stands beside levels; `scales` is the model that all scales of a block share.
+double estimate_scales(const nib::Prepared& prepared, codec::FloatModel& scales) {
+  const nib::Numbers& numbers = prepared.numbers;
+  double bytes = numbers.zero_points.empty() ? 0 : codec::entropy_of(numbers.zero_points) / 8;
+  std::vector<uint32_t> patterns;
+  for (const float scale : numbers.scales) patterns.push_back(std::bit_cast<uint32_t>(scale));
+  bytes += cost_of(scales, std::move(patterns), std::max<size_t>(1, prepared.entry.groups));
+  if (numbers.palette.empty()) return bytes;
+  bytes += 4;  // the list's length, and the place of 0
+  const DType dtype = prepared.entry.dtype;
+  if (bits_of(dtype) > 32) return bytes + 8 * static_cast<double>(numbers.palette.size());
+  codec::FloatModel model(format_of(dtype));
+  return bytes + cost_of(model, {numbers.palette.begin(), numbers.palette.end()}, numbers.palette.size());
+}
 
-  codec::FloatModel scales_{codec::kFloat32}, floats_{codec::kFloat32}, halves_{codec::kFloat16},
-      brains_{codec::kBFloat16};
-};
+/// A tensor without levels, by the first of its values.
+double estimate_values(const Tensor& tensor) {
+  constexpr size_t kSome = size_t{1} << 14;
+  const DType dtype = tensor.dtype();
+  if (!is_real(dtype) || bits_of(dtype) > 32) return static_cast<double>(tensor.bytes().size());
+  const size_t count = std::min(kSome, tensor.elements());
+  std::vector<uint32_t> patterns(count);
+  for (size_t i = 0; i < count; ++i)
+    patterns[i] = dtype == DType::Float32 ? tensor.data<uint32_t>()[i] : tensor.data<uint16_t>()[i];
+  codec::FloatModel model(format_of(dtype));
+  return scaled(cost_of(model, std::move(patterns), codec::widths_of(tensor.shape()).of[0]), count, tensor.elements());
+}
 
 double coded(const WeightBytes& bytes, EntropyCoder coder) {
   switch (coder) {
@@ -160,15 +156,15 @@ nib::TensorEntry entry_of(const Param& param) {
 }
 
 /// `outlines`: of every param, those of weights filled in.
-void estimate_file(const Model& model, std::vector<std::optional<nib::Outline>> outlines, FloatEstimator& floats,
-                   ByteReport& report) {
+void estimate_file(const Model& model, std::vector<std::optional<nib::Outline>> outlines, ByteReport& report) {
+  codec::FloatModel scales(codec::kFloat32);
   double values = 0;
   size_t quickly_coded = size_t{1} << 13;  // elements that are tried in every way, as the file has them
   for (const WeightBytes& bytes : report.weights) report.file += bytes.nib;
   for (size_t i = 0; i < model.params.size(); ++i) {
     const Param& param = model.params[i];
     values += static_cast<double>(param.value.bytes().size());
-    if (outlines[i]) continue;
+    if (outlines[i] || nib::stays_in_text(param, false)) continue;
     double bytes = 0;
     // A bias may have been rounded by rate.
     std::optional<nib::Prepared> prepared =
@@ -177,10 +173,10 @@ void estimate_file(const Model& model, std::vector<std::optional<nib::Outline>> 
       WeightBytes levels;
       estimate_coders(*prepared, levels);
       levels.coder = coder_of(model, levels);
-      bytes = coded(levels, levels.coder) + floats.beside_levels(*prepared);
+      bytes = coded(levels, levels.coder) + estimate_scales(*prepared, scales);
       outlines[i] = {std::move(prepared->entry), levels.coder, static_cast<size_t>(bytes)};
     } else {
-      bytes = floats.values(param.value);
+      bytes = estimate_values(param.value);
       outlines[i] = {entry_of(param), EntropyCoder::Cabac, static_cast<size_t>(bytes)};
       if (param.value.elements() && param.value.elements() <= quickly_coded) {
         quickly_coded -= param.value.elements();
@@ -191,7 +187,7 @@ void estimate_file(const Model& model, std::vector<std::optional<nib::Outline>> 
         }
       }
     }
-    if (!nib::stays_in_text(param, false)) report.others += bytes;
+    report.others += bytes;
   }
   const double text = std::max(0.0, static_cast<double>(report.dense_file) - values);
   // Text is mostly graph, which the model of headers takes to a tenth; a name and a shape are some ten bytes.
@@ -226,7 +222,7 @@ ByteReport measure_bytes(const Model& model, bool exact, const Context& context)
 
   if (!exact) {
     std::vector<std::optional<nib::Outline>> outlines(model.params.size());
-    FloatEstimator floats;
+    codec::FloatModel scales(codec::kFloat32);
     for (size_t i = 0; i < model.weights->size(); ++i) {
       const Weight& weight = (*model.weights)[i];
       const Param& param = model.params[weight.param];
@@ -236,17 +232,17 @@ ByteReport measure_bytes(const Model& model, bool exact, const Context& context)
       if (!prepared) {
         WeightBytes& bytes = start(i, {});
         bytes.codes = bytes.dense;
-        bytes.nib = floats.values(param.value);
+        bytes.nib = estimate_values(param.value);
         outlines[weight.param] = {entry_of(param), bytes.coder, static_cast<size_t>(bytes.nib)};
         continue;
       }
       WeightBytes& bytes = start(i, of_levels(param, *prepared));
       estimate_coders(*prepared, bytes);
       bytes.coder = coder_of(model, bytes);
-      bytes.nib = coded(bytes, bytes.coder) + floats.beside_levels(*prepared);
+      bytes.nib = coded(bytes, bytes.coder) + estimate_scales(*prepared, scales);
       outlines[weight.param] = {std::move(prepared->entry), bytes.coder, static_cast<size_t>(bytes.nib)};
     }
-    estimate_file(model, std::move(outlines), floats, report);
+    estimate_file(model, std::move(outlines), report);
     return report;
   }
 

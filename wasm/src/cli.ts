@@ -370,8 +370,9 @@ async function compress(path: string, args: Arguments, encodes: boolean): Promis
     refuseToOverwrite([...beside, ...paths]);
     const onProgress = onProgressOf(bar);
     const run = async () => {
-      // The seed is the recipe's; how the data are split is the same for every recipe.
-      const { seed: _seed, ...dataOptions }: DataOptions = data ? await optionsOf(model, data, args, bar) : {};
+      // The seed is the recipe's; how the data are split, and looked at, is the same for every recipe.
+      const values = new Map([...args.values].filter(([flag]) => flag !== "seed"));
+      const dataOptions: DataOptions = data ? await optionsOf(model, data, { ...args, values }, bar) : {};
       return model.compress(checked, { onProgress, ...(format && { format }), ...(data && { data, dataOptions }) });
     };
     const result = await withFlagNames(recipe, recipePath, args, () => withFlags(command, args, run, ["bad-data"]));
