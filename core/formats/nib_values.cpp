@@ -26,10 +26,6 @@ using codec::Widths;
 /// Bytes of one number of a type, for contexts; 1 where several share a byte.
 size_t stride_of(DType dtype) { return std::max<size_t>(static_cast<size_t>(bits_of(dtype)) / 8, 1); }
 
-codec::FloatFormat format_of(DType dtype) {
-  return dtype == DType::Float16 ? codec::kFloat16 : dtype == DType::BFloat16 ? codec::kBFloat16 : codec::kFloat32;
-}
-
 /// A number of `bits` bits.
 template <class Coder>
 uint64_t code_wide(Coder& coder, uint64_t value, int bits) {
@@ -78,7 +74,8 @@ class BlockCoder {
       case Values::Integers: numbers.offset = code_signed(coder_, numbers.offset); break;
       case Values::Floats:
         numbers.patterns.resize(tensor.elements);
-        codec::FloatModel(format_of(tensor.dtype)).code(coder_, numbers.patterns, codec::widths_of(tensor.shape).of[0]);
+        codec::FloatModel(float_format(tensor.dtype))
+            .code(coder_, numbers.patterns, codec::widths_of(tensor.shape).of[0]);
         break;
       case Values::Bytes: {
         numbers.bytes.resize(tensor.bytes);
@@ -110,7 +107,7 @@ class BlockCoder {
       return;
     }
     std::vector<uint32_t> bits(numbers.palette.begin(), numbers.palette.end());
-    codec::FloatModel(format_of(tensor.dtype)).code(coder_, bits, std::max<size_t>(bits.size(), 1));
+    codec::FloatModel(float_format(tensor.dtype)).code(coder_, bits, std::max<size_t>(bits.size(), 1));
     std::copy(bits.begin(), bits.end(), numbers.palette.begin());
   }
 
@@ -204,6 +201,10 @@ void put_code(DType dtype, int32_t code, size_t at, uint8_t* out) {
 }
 
 }  // namespace
+
+codec::FloatFormat float_format(DType dtype) {
+  return dtype == DType::Float16 ? codec::kFloat16 : dtype == DType::BFloat16 ? codec::kBFloat16 : codec::kFloat32;
+}
 
 bool has_levels(const TensorEntry& tensor) {
   return tensor.values == Values::Grid || tensor.values == Values::Palette || tensor.values == Values::Integers;

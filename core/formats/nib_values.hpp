@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "core/codec/floats.hpp"
 #include "core/codec/levels.hpp"
 #include "core/formats/nib_container.hpp"
 
@@ -38,6 +39,9 @@ void fill(const Hole& hole, const TensorEntry& tensor, const Numbers& numbers, s
 /// it, in 1 / 65536 bit.
 std::vector<uint8_t> encode_block(std::span<const TensorEntry> tensors, std::span<Numbers> numbers, EntropyCoder coder,
                                   std::vector<uint64_t>* bits = nullptr);
+
+/// How Values::Floats and palettes of a real type of at most 32 bits are coded.
+codec::FloatFormat float_format(DType dtype);
 
 /// True where a tensor is coded as levels, by whichever coder.
 bool has_levels(const TensorEntry& tensor);

@@ -469,9 +469,8 @@ struct Program::Impl {
     for (const Step& step : plan->steps) {
       for (size_t i = 0; i < step.inputs.size(); ++i) {
         const int slot = step.inputs[i];
-        // The first real input decides the outputs' type, so it keeps its own; one that only comes later is behind
-        // indices: EmbedLayerNormalization's tables.
-        const bool decides = i == 0 || (i == 2 && step.op->name == "EmbedLayerNormalization");
+        // The input that decides the outputs' type keeps its own.
+        const bool decides = i == step.op->first_real;
         if (slot != kNone && (step.op->reals != ops::Reals::AsFloat32 || decides)) plain[static_cast<size_t>(slot)] = 1;
       }
     }

@@ -82,10 +82,6 @@ void estimate_coders(const nib::Prepared& prepared, WeightBytes& bytes) {
   bytes.cabac = codec::estimate_cost(levels, codec::widths_of(prepared.entry.shape)) / 8;
 }
 
-codec::FloatFormat format_of(DType dtype) {
-  return dtype == DType::Float16 ? codec::kFloat16 : dtype == DType::BFloat16 ? codec::kBFloat16 : codec::kFloat32;
-}
-
 double cost_of(codec::FloatModel& model, std::vector<uint32_t> patterns, size_t columns) {
   if (patterns.empty()) return 0;
   codec::BitCounter counter;
@@ -104,7 +100,7 @@ double estimate_scales(const nib::Prepared& prepared, codec::FloatModel& scales)
   bytes += 4;  // the list's length, and the place of 0
   const DType dtype = prepared.entry.dtype;
   if (bits_of(dtype) > 32) return bytes + 8 * static_cast<double>(numbers.palette.size());
-  codec::FloatModel model(format_of(dtype));
+  codec::FloatModel model(nib::float_format(dtype));
   return bytes + cost_of(model, {numbers.palette.begin(), numbers.palette.end()}, numbers.palette.size());
 }
 
@@ -117,7 +113,7 @@ double estimate_values(const Tensor& tensor) {
   std::vector<uint32_t> patterns(count);
   for (size_t i = 0; i < count; ++i)
     patterns[i] = dtype == DType::Float32 ? tensor.data<uint32_t>()[i] : tensor.data<uint16_t>()[i];
-  codec::FloatModel model(format_of(dtype));
+  codec::FloatModel model(nib::float_format(dtype));
   return scaled(cost_of(model, std::move(patterns), codec::widths_of(tensor.shape()).of[0]), count, tensor.elements());
 }
 

@@ -162,7 +162,7 @@ std::span<const Op> fused_ops() {
   static const Op kOps[] = {
       {"SkipLayerNormalization", skip_layer_norm, nullptr, Reals::AsFloat32, {}, kDomain},
       {"SkipSimplifiedLayerNormalization", skip_rms_norm, nullptr, Reals::AsFloat32, {}, kDomain},
-      {"EmbedLayerNormalization", embed_layer_norm, nullptr, Reals::AsFloat32, {}, kDomain},
+      {"EmbedLayerNormalization", embed_layer_norm, nullptr, Reals::AsFloat32, {}, kDomain, 2},
       {"FastGelu", fast_gelu, nullptr, Reals::AsFloat32, {}, kDomain},
       {"BiasGelu", bias_gelu, nullptr, Reals::AsFloat32, {}, kDomain},
   };

@@ -81,6 +81,8 @@ struct Op {
   /// Input i is a running statistic: after a training step it becomes saved[j], for each pair (i, j).
   std::vector<std::pair<size_t, size_t>> running = {};
   std::string_view domain = "";
+  /// AsFloat32: the input that decides the outputs' type; those before it are never real.
+  size_t first_real = 0;
 };
 
 // The families; a span over a static table each.
