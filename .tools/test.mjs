@@ -1,8 +1,8 @@
-// `npm test`: every test there is, with one line at the end. A stage that cannot run counts as a failure and does not keep
-// the others from running. `-- format` adds the formatting check.
+// `npm test`: every test there is, with what failed and one line at the end. A stage that cannot run counts as a failure
+// and does not keep the others from running. `-- format` adds the formatting check.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { cpp_environment } from "./build.mjs";
 import { check_format, check_types } from "./check.mjs";
 import { find_chromium, setup } from "./setup.mjs";
@@ -34,10 +34,20 @@ function ctest(preset) {
   const lines = [...plain.matchAll(/\[doctest\] test cases:\s*(\d+)\s*\|\s*(\d+) passed\s*\|\s*(\d+) failed/g)];
   const passed = lines.reduce((sum, line) => sum + Number(line[2]), 0);
   const failed = lines.reduce((sum, line) => sum + Number(line[3]), 0);
-  if (status !== 0 || passed === 0) console.log(`${stdout ?? ""}${stderr ?? ""}`);
+  const broken = status !== 0 || passed === 0;
+  if (broken) console.log(`${stdout ?? ""}${stderr ?? ""}`);
   // A program that crashed printed no summary; no test at all is a failure too.
-  return { passed, failed: Math.max(failed, status !== 0 || passed === 0 ? 1 : 0) };
+  return { passed, failed: Math.max(failed, broken ? 1 : 0), what: broken ? doctest_failures(plain) : [] };
 }
+
+/// The lines that name the cases that failed (doctest names no others), and what sanitizers and ctest itself say.
+const doctest_failures = (output) =>
+  output
+    .split("\n")
+    .map((line) => line.replace(/^\d+: /, "").trim())
+    .filter((line) =>
+      /^TEST CASE:|ERROR:|runtime error|SUMMARY: \w+Sanitizer|\*\*\*(Failed|Timeout|Exception)/.test(line),
+    );
 
 function vitest(project) {
   const report = join(root, "build", `vitest-${project}.json`);
@@ -52,15 +62,28 @@ function vitest(project) {
     stdio: ["ignore", "inherit", "inherit"],
   });
   if (!existsSync(report)) return kFailure;
-  const { numPassedTests, numFailedTests, numPendingTests } = JSON.parse(readFileSync(report, "utf8"));
+  const { numPassedTests, numFailedTests, numPendingTests, testResults } = JSON.parse(readFileSync(report, "utf8"));
   if (numPendingTests > 0) say(`${numPendingTests} tests were skipped`);
-  return { passed: numPassedTests, failed: Math.max(numFailedTests, status !== 0 || numPassedTests === 0 ? 1 : 0) };
+  const what = testResults.flatMap(({ name, status: outcome, message, assertionResults }) => {
+    const failed = assertionResults.filter((test) => test.status === "failed");
+    const file = relative(root, name);
+    // A file that could not be loaded has no tests.
+    if (failed.length === 0) return outcome === "failed" ? [`${file}: ${first_lines(message)}`] : [];
+    return failed.map(({ fullName, failureMessages }) => `${file}: ${fullName}: ${first_lines(failureMessages[0])}`);
+  });
+  const failed = Math.max(numFailedTests, status !== 0 || numPassedTests === 0 ? 1 : 0);
+  return { passed: numPassedTests, failed, what };
 }
 
-const checks = (failed) => {
-  if (failed.length > 0) say(`not right: ${failed.join(", ")}`);
-  return { passed: 0, failed: failed.length };
-};
+/// Of a message with the stack of calls below it.
+const first_lines = (message = "") =>
+  message
+    .replace(/\x1b\[[\d;]*m/g, "")
+    .split(/\n\s+at /)[0]
+    .trim()
+    .slice(0, 1000);
+
+const checks = (failed) => ({ passed: 0, failed: failed.length, what: failed });
 
 /// In this order what most changes break is known first. `needs` are stages whose product a stage works on.
 const stages = [
@@ -80,10 +103,13 @@ const stages = [
 
 const total = { passed: 0, failed: 0 };
 const summary = [];
+const failures = [];
+const kMostFailures = 20; // of one stage; the rest is above
 let whole = false;
 // The last line is there even when the set-up ends the program.
 process.on("exit", () => {
   if (!whole) total.failed++;
+  if (failures.length > 0) console.log(`\nNot right:\n${failures.join("\n")}`);
   if (summary.length > 0) console.log(`\n${summary.join("\n")}\n`);
   console.log(`${total.passed} passed, ${total.failed} failed`);
 });
@@ -104,6 +130,7 @@ for (const { name, needs = [], run } of stages) {
     const counts =
       result.passed > 0 ? `${result.passed} passed, ${result.failed} failed` : result.failed > 0 ? "failed" : "ok";
     summary.push(`${name}: ${counts} (${((Date.now() - started) / 1000).toFixed(0)} s)`);
+    failures.push(...(result.what ?? []).slice(0, kMostFailures).map((line) => `  ${name}: ${line}`));
   }
   if (missing || (result.failed > 0 && result.passed === 0)) broken.add(name);
   total.passed += result.passed;

@@ -248,6 +248,6 @@ test("the inlined entry works from file://, bundled without any setting", async 
     `<!doctype html><meta charset="utf-8"><body><script type="module">${script}</script>`,
   );
   await page.goto(pathToFileURL(join(folder, "offline.html")).href);
-  await page.getByText("done").waitFor({ timeout: 20_000 });
+  await page.getByText("done").waitFor();
   expect((await page.textContent("body"))?.trim().endsWith("33 done")).toBe(true);
 });

@@ -165,6 +165,7 @@ test("a digit that is drawn is recognised while it is drawn, before and after", 
   await page.mouse.up();
   const rows = page.locator("[data-testid=guesses] tbody tr");
   await rows.first().waitFor();
+  await page.locator("[data-testid=guesses][aria-busy=false]").waitFor();
   expect(await rows.count()).toBe(10);
   const shares = await page
     .locator("[data-testid=guesses] td:nth-of-type(2) .bar")
@@ -186,11 +187,17 @@ test("a new network is trained: the curve grows, pause and go on, and it becomes
   await page.locator("[data-control=train_from] option[value='new:simplenet']").waitFor({ state: "attached" });
   await page.locator("[data-control=train_from]").selectOption("new:simplenet");
   await setSlider(page, "epochs", 1); // 2 epochs
+  // Paused by the page itself as soon as it may be: a test's click first waits for the button to hold still.
+  await page.evaluate(() => {
+    new MutationObserver((_, observer) => {
+      const now = document.querySelector<HTMLElement>("[data-testid=training]");
+      const pause = [...document.querySelectorAll("button")].find((button) => button.textContent === "Pause");
+      if (!pause || !(Number(now?.dataset.step) > 2)) return;
+      observer.disconnect();
+      pause.click();
+    }).observe(document.body, { subtree: true, childList: true, attributes: true });
+  });
   await page.getByRole("button", { name: "Start training" }).click();
-  await page.waitForFunction(
-    () => Number(document.querySelector<HTMLElement>("[data-testid=training]")?.dataset.step) > 2,
-  );
-  await page.getByRole("button", { name: "Pause" }).click();
   await phase(page, "paused");
   const stood = await step(page);
   await page.waitForTimeout(400);

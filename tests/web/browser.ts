@@ -45,8 +45,8 @@ export async function serveFolder(folder: string): Promise<{ url: string; close(
 export interface Site {
   browser: Browser;
   url: string;
-  /** Opens the page and waits until the model that it starts with has been compressed. */
-  open(options?: BrowserContextOptions & { hash?: string }): Promise<Visit>;
+  /** Opens the page and waits until the model that it starts with has been compressed. `prepare` is called before. */
+  open(options?: BrowserContextOptions & { hash?: string; prepare?: (page: Page) => Promise<void> }): Promise<Visit>;
   close(): Promise<void>;
 }
 
@@ -67,13 +67,15 @@ export async function site(): Promise<Site> {
   return {
     browser,
     url: server.url,
-    async open({ hash = "#lang=en", ...options } = {}) {
+    async open({ hash = "#lang=en", prepare, ...options } = {}) {
       const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
+      context.setDefaultTimeout(60_000); // slow machines are tested on too
       const page = await context.newPage();
       const visit: Visit = { page, requests: [], complaints: [] };
       page.on("request", (request) => visit.requests.push(request.url()));
       page.on("pageerror", (error) => visit.complaints.push(String(error)));
       page.on("console", (line) => line.type() === "error" && visit.complaints.push(line.text()));
+      await prepare?.(page);
       await page.goto(server.url + hash);
       await page.locator("[data-testid=size][data-bytes]").waitFor();
       await page.locator("[data-chart=histogram] canvas").waitFor();

@@ -157,6 +157,7 @@ const refresh = latest(async () => {
   const before = original;
   if (!before) return;
   clearTimeout(countTimer);
+  state.running.value = true;
   try {
     await cancellable("run", async (options) => {
       const side = state.side.peek();
@@ -191,6 +192,7 @@ const refresh = latest(async () => {
   } finally {
     goBack = false;
     learning = null;
+    state.running.value = false;
     countSoon();
   }
 });

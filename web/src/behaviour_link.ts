@@ -1,17 +1,20 @@
 // The way to what the model does: data, accuracy, mistakes, activations, drawing, training. It is a chunk of its own, so
 // that the page's first picture does not wait for it.
 import { signal } from "@preact/signals";
-import type { ComponentChildren, ComponentType } from "preact";
+import type { ComponentType } from "preact";
 import { noBehaviour } from "./actions";
 import type { Words } from "./language";
+import type { View } from "./recipe";
 
 interface BehaviourModule {
   /** What the data are, above the frame. */
   DataStrip: ComponentType;
   /** Accuracy beside the size. */
   Headline: ComponentType;
-  /** The middle of the page: tabs, of which the first shows `children`, the selected layer. */
-  Middle: ComponentType<{ children: ComponentChildren }>;
+  /** The tabs in the middle of the page, of which the first is the layer. */
+  Tabs: ComponentType;
+  /** What the others show. */
+  Panel: ComponentType<{ of: Exclude<View, "layer"> }>;
 }
 
 /** The module, once it is here. */

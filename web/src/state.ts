@@ -102,6 +102,9 @@ export interface Work {
 }
 export const work = signal<Work | null>(null);
 
+/** Whether the recipe is run, or what it gave is measured and pictured; also where that is soon done. */
+export const running = signal(false);
+
 /** Whether the recipe has changed since the run that is shown. */
 export const stale = computed(() => shown.value !== null && shown.value.side !== side.value);
 

@@ -339,19 +339,19 @@ async function inputOf(image: Uint8Array, model: Model, data: Data | null) {
 
 const guessing = latest(async () => {
   const { original, result } = models();
-  const image = state.drawn.peek();
-  if (!image || !original || !result || !state.takesDigits.peek() || state.cannotRun.peek()) {
+  const picture = state.drawn.peek();
+  if (!picture || !original || !result || !state.takesDigits.peek() || state.cannotRun.peek()) {
     state.guess.value = null;
     return;
   }
   try {
-    const input = await inputOf(image, original, samples);
+    const input = await inputOf(picture, original, samples);
     const ask = async (model: Model): Promise<Float32Array> => {
       const outputs = await model.run(input);
       return probabilities(Object.values(outputs)[0]);
     };
     const [before, after] = await Promise.all([ask(original), ask(result.model)]);
-    if (models().original === original && state.drawn.peek()) state.guess.value = { before, after };
+    if (models().original === original && state.drawn.peek()) state.guess.value = { picture, before, after };
   } catch (error) {
     const found = troubleOf(error);
     if (found) state.trouble.value = found;

@@ -136,7 +136,12 @@ function Guesses() {
   const now = drawn.value && guess.value;
   const picture = drawn.value;
   return (
-    <section class="card guesses" aria-label={tb("guesses")} data-testid="guesses">
+    <section
+      class="card guesses"
+      aria-label={tb("guesses")}
+      aria-busy={!!now && now.picture !== picture}
+      data-testid="guesses"
+    >
       <div class="guesses-head">
         <h3>{tb("guesses")}</h3>
         <span class="key before">{tb("before")}</span>

@@ -1,5 +1,4 @@
 // What the model does: the data, accuracy before and after, mistakes, activations, a pad to draw on, and training.
-import type { ComponentChildren } from "preact";
 import { useRef } from "preact/hooks";
 import { view } from "../state";
 import { VIEWS, type View } from "../recipe";
@@ -13,15 +12,16 @@ import { tb } from "./words";
 export { DataStrip } from "./data_strip";
 export { Headline } from "./headline";
 
-const PARTS: Record<Exclude<View, "layer">, () => ComponentChildren> = {
-  mistakes: () => <BehaviourView />,
-  activations: () => <ActivationsView />,
-  draw: () => <DrawView />,
-  train: () => <TrainView />,
-};
+const PARTS = { mistakes: BehaviourView, activations: ActivationsView, draw: DrawView, train: TrainView };
 
-/** The middle of the page. */
-export function Middle({ children }: { children: ComponentChildren }) {
+/** What the tabs in the middle of the page show, but for the layer. */
+export function Panel({ of }: { of: Exclude<View, "layer"> }) {
+  const Part = PARTS[of];
+  return <Part />;
+}
+
+/** The tabs above that; the page has their panel. */
+export function Tabs() {
   const list = useRef<HTMLDivElement>(null);
   const now = view.value;
   const go = (to: View): void => {
@@ -41,27 +41,22 @@ export function Middle({ children }: { children: ComponentChildren }) {
     go(VIEWS[to[event.key]]);
   };
   return (
-    <>
-      <div class="tabs" role="tablist" aria-label={tb("tabs")} ref={list} onKeyDown={move}>
-        {VIEWS.map((name) => (
-          <button
-            key={name}
-            type="button"
-            role="tab"
-            id={`tab-${name}`}
-            data-view={name}
-            aria-selected={name === now}
-            aria-controls="middle-panel"
-            tabIndex={name === now ? 0 : -1}
-            onClick={() => (view.value = name)}
-          >
-            {tb(`tab.${name}`)}
-          </button>
-        ))}
-      </div>
-      <div id="middle-panel" role="tabpanel" aria-labelledby={`tab-${now}`}>
-        {now === "layer" ? children : PARTS[now]()}
-      </div>
-    </>
+    <div class="tabs" role="tablist" aria-label={tb("tabs")} ref={list} onKeyDown={move}>
+      {VIEWS.map((name) => (
+        <button
+          key={name}
+          type="button"
+          role="tab"
+          id={`tab-${name}`}
+          data-view={name}
+          aria-selected={name === now}
+          aria-controls="middle-panel"
+          tabIndex={name === now ? 0 : -1}
+          onClick={() => (view.value = name)}
+        >
+          {tb(`tab.${name}`)}
+        </button>
+      ))}
+    </div>
   );
 }

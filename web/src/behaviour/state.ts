@@ -103,8 +103,13 @@ export const maps = signal<Maps | null>(null);
 /** What was drawn, as the model gets it: 28 x 28, 0 to 255, white on black. Null: an empty pad. */
 export const drawn = signal<Uint8Array | null>(null);
 
-/** Probability of each class for the drawn digit. */
-export const guess = signal<{ before: Float32Array; after: Float32Array } | null>(null);
+/** Probability of each class for a drawn digit: `picture`, which may be drawn on meanwhile. */
+export interface Guess {
+  picture: Uint8Array;
+  before: Float32Array;
+  after: Float32Array;
+}
+export const guess = signal<Guess | null>(null);
 
 export const SIDE = 28;
 

@@ -62,24 +62,25 @@ export function App() {
               <Notes />
             </div>
             <div class="middle">
-              {part ? (
-                <part.Middle>
+              {part ? <part.Tabs /> : <div class="tabs" />}
+              {/* One place for the layer with and without tabs: what was opened in it stays open when they come. */}
+              <div
+                id="middle-panel"
+                role={part ? "tabpanel" : undefined}
+                aria-labelledby={part ? `tab-${view.value}` : undefined}
+              >
+                {view.value === "layer" ? (
                   <LayerView />
-                </part.Middle>
-              ) : (
-                <>
-                  <div class="tabs" />
-                  {view.value === "layer" ? (
-                    <LayerView />
-                  ) : behaviourLost.value !== null ? (
-                    <div class="card">
-                      <Lost />
-                    </div>
-                  ) : (
-                    <div class="card skeleton tall" />
-                  )}
-                </>
-              )}
+                ) : part ? (
+                  <part.Panel of={view.value} />
+                ) : behaviourLost.value !== null ? (
+                  <div class="card">
+                    <Lost />
+                  </div>
+                ) : (
+                  <div class="card skeleton tall" />
+                )}
+              </div>
             </div>
             <aside class="right">
               <Result />

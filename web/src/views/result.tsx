@@ -3,7 +3,7 @@ import * as actions from "../actions";
 import { behaviour } from "../behaviour_link";
 import { causesOfFile, restOf } from "../causes";
 import { bits as bitsText, bytes, bytesParts, count, percent } from "../format";
-import { accuracyComes, inFile, meter, opened, shown, stale, trouble, untrained, work } from "../state";
+import { accuracyComes, inFile, meter, opened, running, shown, stale, trouble, untrained, work } from "../state";
 import { t } from "../words";
 import { ByteBars } from "./byte_bars";
 import { Causes } from "./causes_list";
@@ -18,7 +18,7 @@ export function Result() {
   const failed = stale.value && trouble.value?.code === "bad-recipe";
   const outdated = failed || (stale.value && work.value !== null);
   return (
-    <section class={`card result ${outdated ? "outdated" : ""}`} aria-label={t("yourFile")}>
+    <section class={`card result ${outdated ? "outdated" : ""}`} aria-label={t("yourFile")} aria-busy={running.value}>
       <div class="result-top">
         <div>
           <h2 id="size-label">{t("yourFile")}</h2>
