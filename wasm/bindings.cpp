@@ -97,8 +97,20 @@ class Files {
   }
   std::vector<std::pair<std::string, std::shared_ptr<Buffer>>> take() { return std::move(entries_); }
 
+  /// A file whose bytes stay where they are: `read` fills a view of the heap, and gives "" or why it cannot.
+  void add_stored(const std::string& name, double size, val read) {
+    const auto fill = [name, read](uint64_t offset, std::span<std::byte> into) {
+      const val view(typed_memory_view(into.size(), reinterpret_cast<uint8_t*>(into.data())));
+      const auto trouble = read(static_cast<double>(offset), view).as<std::string>();
+      if (!trouble.empty()) nibble::fail(nibble::ErrorCode::BadFile, name, trouble);
+    };
+    stored_.push_back({name, {}, {static_cast<uint64_t>(size), fill}});
+  }
+  const std::vector<nibble::NamedFile>& stored() const { return stored_; }
+
  private:
   std::vector<std::pair<std::string, std::shared_ptr<Buffer>>> entries_;
+  std::vector<nibble::NamedFile> stored_;
 };
 
 /// Objects that numbers stand for; a number is not used again.
@@ -364,15 +376,15 @@ val open_data(Files& files, const std::string& text) {
   return guarded([&] {
     const nibble::Json spec = nibble::parse_json(text, nibble::ErrorCode::BadData, "data");
     const auto entries = files.take();
-    if (entries.empty()) nibble::fail(nibble::ErrorCode::BadData, "data", "no file was given");
+    std::vector<nibble::NamedFile> named = files.stored();
+    for (const auto& [name, buffer] : entries) named.push_back({name, buffer->bytes().span()});
+    if (named.empty()) nibble::fail(nibble::ErrorCode::BadData, "data", "no file was given");
     nibble::Dataset data;
     try {
       if (spec.value("kind", "") == "arrays") {
         data = data_of_arrays(spec, entries);
       } else {
-        std::vector<nibble::NamedFile> named;
-        for (const auto& [name, buffer] : entries) named.push_back({name, buffer->bytes().span()});
-        data = nibble::read_dataset(named, spec.value("name", entries[0].first));
+        data = nibble::read_dataset(named, spec.value("name", named[0].name));
       }
     } catch (const nibble::Json::exception& error) {
       nibble::fail(nibble::ErrorCode::BadData, "data", error.what());
@@ -631,7 +643,10 @@ EMSCRIPTEN_BINDINGS(nibble) {
   emscripten::class_<Buffer>("Buffer")
       .smart_ptr<std::shared_ptr<Buffer>>("BufferPointer")
       .function("view", &Buffer::view);
-  emscripten::class_<Files>("Files").constructor<>().function("add", &Files::add);
+  emscripten::class_<Files>("Files")
+      .constructor<>()
+      .function("add", &Files::add)
+      .function("add_stored", &Files::add_stored);
   emscripten::function("version", &version);
   emscripten::function("open", &open_model);
   emscripten::function("describe", &describe_model);

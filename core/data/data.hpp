@@ -74,11 +74,19 @@ Tensor read_npy(std::span<const std::byte> file, std::string_view name);
 /// A tensor of an IDX file (LeCun's MNIST format): types 0x08 to 0x0E, big endian, 1 to 255 dimensions.
 Tensor read_idx(std::span<const std::byte> file, std::string_view name);
 
+/// A file too large to be held, whose bytes are read when they are asked for.
+struct StoredFile {
+  uint64_t size = 0;
+  /// Fills `into` with the file's bytes from `offset` on; throws Error{BadFile} where they cannot be read.
+  std::function<void(uint64_t offset, std::span<std::byte> into)> read;
+};
+
 /// Named parts of what the caller unpacked: the members of an npz, a pair of IDX files, one CSV. Gzip and zip are the
 /// caller's to undo.
 struct NamedFile {
   std::string name;
   std::span<const std::byte> bytes;
+  StoredFile stored = {};  ///< in place of `bytes`, where it can be read
 };
 
 /// A dataset of whatever was given, by content and name. Names are read as words ("x_train", "XTest", "train-images"),
@@ -95,8 +103,10 @@ struct NamedFile {
 ///     a name (row numbers, as pandas writes them) is left out.
 /// Samples of rank 2 are Hw, of rank 3 Hwc where the last extent is 1, 3 or 4, else Chw where the first is, others
 /// Features; rows of 784 numbers are images of 28 x 28.
-/// Throws Error{BadFile} naming file and line or byte, Error{Unsupported}, or Error{BadData} for parts that do not fit
-/// together.
+/// Samples of a stored file stay there: the dataset's `read` reads the rows that it is asked for. Labels and tables are
+/// read whole.
+/// Throws Error{BadFile} naming file and line or byte, Error{Unsupported} (also for stored samples in Fortran order,
+/// whose rows do not lie together), or Error{BadData} for parts that do not fit together.
 Dataset read_dataset(std::span<const NamedFile> files, std::string_view name);
 
 // --- Made here -------------------------------------------------------------------------------------------------------

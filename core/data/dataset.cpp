@@ -3,8 +3,7 @@
 #include <cstring>
 #include <memory>
 
-#include "core/base/error.hpp"
-#include "core/data/data.hpp"
+#include "core/data/read.hpp"
 
 namespace nibble {
 
@@ -12,22 +11,6 @@ namespace {
 
 /// Beyond this, numbers taken for classes are something else (prices, years times a thousand, identifiers).
 constexpr size_t kMostClasses = 65536;
-
-/// One message for every reader that is asked for a sample that is not there.
-void check_indices(std::span<const uint32_t> indices, size_t size) {
-  for (uint32_t index : indices) {
-    if (index >= size) {
-      fail(ErrorCode::BadData, "sample " + std::to_string(index),
-           "there is no such sample: the dataset has " + std::to_string(size));
-    }
-  }
-}
-
-Shape batch_shape(size_t count, const Shape& sample) {
-  Shape shape = {count};
-  shape.insert(shape.end(), sample.begin(), sample.end());
-  return shape;
-}
 
 std::vector<std::string> numbered(size_t classes) {
   std::vector<std::string> names(classes);
@@ -73,6 +56,32 @@ std::string kind_of(const Dataset& dataset) {
 
 }  // namespace
 
+void check_indices(std::span<const uint32_t> indices, size_t size) {
+  for (uint32_t index : indices) {
+    if (index >= size) {
+      fail(ErrorCode::BadData, "sample " + std::to_string(index),
+           "there is no such sample: the dataset has " + std::to_string(size));
+    }
+  }
+}
+
+Shape batch_shape(size_t count, const Shape& sample) {
+  Shape shape = {count};
+  shape.insert(shape.end(), sample.begin(), sample.end());
+  return shape;
+}
+
+void set_labels(Dataset& dataset, std::vector<int32_t> labels, std::vector<std::string> class_names) {
+  if (labels.empty()) return;
+  const int32_t largest = *std::max_element(labels.begin(), labels.end());
+  if (class_names.empty() && largest >= 0 && static_cast<size_t>(largest) < kMostClasses) {
+    class_names = numbered(static_cast<size_t>(largest) + 1);
+  }
+  dataset.labels = std::move(labels);
+  dataset.classes = class_names.size();
+  dataset.class_names = std::move(class_names);
+}
+
 std::string_view to_string(SampleLayout layout) {
   switch (layout) {
     case SampleLayout::Features: return "features";
@@ -99,15 +108,7 @@ Dataset in_memory(std::string name, Tensor samples, SampleLayout layout, std::ve
   dataset.shape.assign(samples.shape().begin() + 1, samples.shape().end());
   dataset.layout = layout;
   dataset.dtype = samples.dtype();
-  if (!labels.empty()) {
-    const int32_t largest = *std::max_element(labels.begin(), labels.end());
-    if (class_names.empty() && largest >= 0 && static_cast<size_t>(largest) < kMostClasses) {
-      class_names = numbered(static_cast<size_t>(largest) + 1);
-    }
-    dataset.labels = std::move(labels);
-    dataset.classes = class_names.size();
-    dataset.class_names = std::move(class_names);
-  }
+  set_labels(dataset, std::move(labels), std::move(class_names));
   dataset.read = [samples = std::move(samples), shape = dataset.shape](std::span<const uint32_t> indices) {
     const size_t size = samples.shape()[0];
     check_indices(indices, size);

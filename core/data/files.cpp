@@ -76,40 +76,35 @@ Role role_of(std::span<const std::string> words) {
 
 /// A file's array and what its name says.
 struct Part {
-  std::string name;
-  Tensor values;
+  const NamedFile* file;
+  StoredArray array;
   Purpose purpose = Purpose::Training;
   Role role = Role::Unknown;
+
+  const std::string& name() const { return file->name; }
+  const Shape& shape() const { return array.shape; }
 };
 
-/// Integers that are not labels and other real numbers as float32; bytes and truth values as uint8.
-Tensor to_samples(const Tensor& values, std::string_view name) {
-  const auto convert = [&]<class T>(T) {
-    Tensor floats = Tensor::allocate(DType::Float32, values.shape());
-    std::transform(values.data<T>().begin(), values.data<T>().end(), floats.write<float>().begin(),
-                   [](T value) { return static_cast<float>(value); });
-    return floats;
-  };
-  switch (values.dtype()) {
-    case DType::UInt8:
-    case DType::Float32: return values;
-    case DType::Bool: return Tensor::copy_of(DType::UInt8, values.shape(), values.bytes());
-    case DType::Float16:
-    case DType::Float64: {
-      const FloatView floats(values);
-      return from_floats(DType::Float32, values.shape(), floats.values());
-    }
-    case DType::Int8: return convert(int8_t{});
-    case DType::Int16: return convert(int16_t{});
-    case DType::UInt16: return convert(uint16_t{});
-    case DType::Int32: return convert(int32_t{});
-    case DType::UInt32: return convert(uint32_t{});
-    case DType::Int64: return convert(int64_t{});
-    case DType::UInt64: return convert(uint64_t{});
-    default:
-      fail(ErrorCode::Unsupported, std::string(name),
-           "samples of type " + std::string(to_string(values.dtype())) + "; numbers are read");
+/// The whole file; a stored one is read into `held`.
+std::span<const std::byte> whole(const NamedFile& file, std::vector<std::byte>& held) {
+  if (!file.stored.read) return file.bytes;
+  if (file.stored.size > SIZE_MAX / 4) {
+    fail(ErrorCode::OutOfMemory, file.name,
+         "its " + std::to_string(file.stored.size) + " bytes are more than can be held; only arrays of samples (npy, " +
+             "IDX) are read piece by piece");
   }
+  try {
+    held.resize(static_cast<size_t>(file.stored.size));
+  } catch (const std::bad_alloc&) {
+    fail(ErrorCode::OutOfMemory, file.name, "no room for its " + std::to_string(file.stored.size) + " bytes");
+  }
+  file.stored.read(0, held);
+  return held;
+}
+
+Tensor values_of(const Part& part) {
+  std::vector<std::byte> held;
+  return read_array(whole(*part.file, held), part.array);
 }
 
 /// The labels of an integer tensor.
@@ -156,38 +151,43 @@ std::optional<std::vector<int32_t>> from_one_hot(const Tensor& rows) {
 }
 
 Dataset dataset_of(const Part& samples, const Part* labels) {
-  if (samples.values.shape().empty()) {
-    fail(ErrorCode::BadData, samples.name, "a single number; expected an array with a row for each sample");
+  if (samples.shape().empty()) {
+    fail(ErrorCode::BadData, samples.name(), "a single number; expected an array with a row for each sample");
   }
-  Tensor values = to_samples(samples.values, samples.name);
-  const size_t size = values.shape()[0];
-  Shape shape(values.shape().begin() + 1, values.shape().end());
-  if (shape == Shape{kFlatImage}) {
-    shape = {kFlatImageSide, kFlatImageSide};
-    values = std::move(values).reshaped({size, kFlatImageSide, kFlatImageSide});
-  }
+  const size_t size = samples.shape()[0];
+  Shape shape(samples.shape().begin() + 1, samples.shape().end());
+  if (shape == Shape{kFlatImage}) shape = {kFlatImageSide, kFlatImageSide};
   const SampleLayout layout = guess_layout(shape);
-  if (!labels && values.shape().size() < 2 && !is_real(samples.values.dtype())) {
-    fail(ErrorCode::BadData, samples.name,
-         "one number for each of " + std::to_string(values.elements()) +
+  if (!labels && samples.shape().size() < 2 && !is_real(samples.array.dtype)) {
+    fail(ErrorCode::BadData, samples.name(),
+         "one number for each of " + std::to_string(size) +
              " samples: these look like labels; give the samples with them");
   }
-  if (!labels) return in_memory(samples.name, std::move(values), layout, {});
+  Dataset dataset =
+      samples.file->stored.read
+          ? stored_samples(samples.name(), samples.file->stored, samples.array, shape, layout)
+          : in_memory(samples.name(), to_samples(values_of(samples), samples.name()).reshaped(batch_shape(size, shape)),
+                      layout, {});
+  if (!labels) return dataset;
 
-  const Shape& rows = labels->values.shape();
+  const Shape& rows = labels->shape();
   const size_t count = rows.empty() ? 0 : rows[0];
   if (count != size) {
-    fail(ErrorCode::BadData, labels->name,
-         std::to_string(count) + " labels for the " + std::to_string(size) + " samples of " + samples.name +
+    fail(ErrorCode::BadData, labels->name(),
+         std::to_string(count) + " labels for the " + std::to_string(size) + " samples of " + samples.name() +
              ": each sample needs one");
   }
   if (rows.size() > 2) {
-    fail(ErrorCode::BadData, labels->name, "labels of shape " + to_string(rows) + "; expected one row for each sample");
+    fail(ErrorCode::BadData, labels->name(),
+         "labels of shape " + to_string(rows) + "; expected one row for each sample");
   }
-  if (!is_real(labels->values.dtype()) && labels->values.elements() == count) {
-    return in_memory(samples.name, std::move(values), layout, to_labels(labels->values, labels->name));
+  const Tensor values = values_of(*labels);
+  if (!is_real(values.dtype()) && values.elements() == count) {
+    set_labels(dataset, to_labels(values, labels->name()));
+    check(dataset);
+    return dataset;
   }
-  const Tensor read = to_samples(labels->values, labels->name);
+  const Tensor read = to_samples(values, labels->name());
   const size_t outputs = rows.size() == 2 ? rows[1] : 1;
   const Tensor targets = from_floats(DType::Float32, {count, outputs},
                                      read.dtype() == DType::UInt8
@@ -197,10 +197,11 @@ Dataset dataset_of(const Part& samples, const Part* labels) {
     if (std::optional<std::vector<int32_t>> found = from_one_hot(targets)) {
       std::vector<std::string> names(outputs);
       for (size_t i = 0; i < outputs; ++i) names[i] = std::to_string(i);
-      return in_memory(samples.name, std::move(values), layout, std::move(*found), std::move(names));
+      set_labels(dataset, std::move(*found), std::move(names));
+      check(dataset);
+      return dataset;
     }
   }
-  Dataset dataset = in_memory(samples.name, std::move(values), layout, {});
   dataset.targets = targets;
   check(dataset);
   return dataset;
@@ -215,7 +216,7 @@ void settle_roles(std::span<Part*> parts) {
   if (parts.size() != 2) return;
   Part &a = *parts[0], &b = *parts[1];
   if (a.role == Role::Unknown && b.role == Role::Unknown) {
-    const bool first_is_labels = a.values.shape().size() < 2 && b.values.shape().size() >= 2;
+    const bool first_is_labels = a.shape().size() < 2 && b.shape().size() >= 2;
     a.role = first_is_labels ? Role::Labels : Role::Samples;
   }
   if (a.role == Role::Unknown) a.role = b.role == Role::Samples ? Role::Labels : Role::Samples;
@@ -260,18 +261,18 @@ Dataset from_parts(std::vector<Part> parts, std::string_view name) {
     const Part *samples = nullptr, *labels = nullptr;
     for (const Part* part : own) {
       if (part->role == Role::Unknown) {
-        fail(ErrorCode::BadData, part->name,
+        fail(ErrorCode::BadData, part->name(),
              "cannot tell samples from labels by this name; call them x_train, y_train, x_test and y_test");
       }
       const Part*& place = part->role == Role::Samples ? samples : labels;
       if (place) {
-        fail(ErrorCode::BadData, part->name,
-             "both this and " + place->name + " hold " + (part->role == Role::Samples ? "samples" : "labels") +
+        fail(ErrorCode::BadData, part->name(),
+             "both this and " + place->name() + " hold " + (part->role == Role::Samples ? "samples" : "labels") +
                  "; give one file of each, and call those for testing x_test and y_test");
       }
       place = part;
     }
-    if (!samples) fail(ErrorCode::BadData, labels->name, "labels without samples; give the samples with them");
+    if (!samples) fail(ErrorCode::BadData, labels->name(), "labels without samples; give the samples with them");
     found[static_cast<size_t>(purpose)] = dataset_of(*samples, labels);
   }
   return joined(std::move(found), name);
@@ -279,8 +280,16 @@ Dataset from_parts(std::vector<Part> parts, std::string_view name) {
 
 enum class Kind { Npy, Idx, Csv };
 
-Kind kind_of(const NamedFile& file) {
-  const std::string_view text(reinterpret_cast<const char*>(file.bytes.data()), file.bytes.size());
+/// The first kHead bytes, or all of a file in memory; those of a stored one are read into `held`.
+std::span<const std::byte> head_of(const NamedFile& file, std::vector<std::byte>& held) {
+  if (!file.stored.read) return file.bytes;
+  held.resize(static_cast<size_t>(std::min<uint64_t>(file.stored.size, kHead)));
+  file.stored.read(0, held);
+  return held;
+}
+
+Kind kind_of(const NamedFile& file, std::span<const std::byte> head) {
+  const std::string_view text(reinterpret_cast<const char*>(head.data()), head.size());
   if (text.empty()) fail(ErrorCode::BadFile, file.name, "the file is empty");
   if (text.starts_with("\x93NUMPY")) return Kind::Npy;
   const auto refuse = [&](std::string message) { fail(ErrorCode::Unsupported, file.name, std::move(message)); };
@@ -307,8 +316,13 @@ SampleLayout guess_layout(const Shape& shape) {
 
 Dataset read_dataset(std::span<const NamedFile> files, std::string_view name) {
   if (files.empty()) fail(ErrorCode::BadFile, std::string(name), "no file was given");
+  std::vector<std::vector<std::byte>> held(files.size());
+  std::vector<std::span<const std::byte>> heads;
   std::vector<Kind> kinds;
-  for (const NamedFile& file : files) kinds.push_back(kind_of(file));
+  for (size_t i = 0; i < files.size(); ++i) {
+    heads.push_back(head_of(files[i], held[i]));
+    kinds.push_back(kind_of(files[i], heads[i]));
+  }
   const auto is_table = [](Kind kind) { return kind == Kind::Csv; };
   if (std::none_of(kinds.begin(), kinds.end(), is_table)) {
     // A file saved without names has arr_0 alone; then the file's own name has to say what it is.
@@ -317,13 +331,14 @@ Dataset read_dataset(std::span<const NamedFile> files, std::string_view name) {
     std::vector<Part> parts;
     for (size_t i = 0; i < files.size(); ++i) {
       const NamedFile& file = files[i];
-      Part part{file.name, kinds[i] == Kind::Npy ? read_npy(file.bytes, file.name) : read_idx(file.bytes, file.name),
-                purpose_of(file.name)};
+      const uint64_t size = file.stored.read ? file.stored.size : file.bytes.size();
+      const auto header = kinds[i] == Kind::Npy ? npy_header : idx_header;
+      Part part{&file, header(heads[i], size, file.name), purpose_of(file.name)};
       part.role = role_of(words_of(by_path ? std::string_view(file.name) : stem_of(file.name)));
       if (part.role == Role::Unknown && !by_path && is_first(file)) part.role = Role::Samples;
       if (part.role == Role::Unknown && !by_path && stem_of(file.name) == "arr_1") part.role = Role::Labels;
       // In IDX files rank says it more surely than any name.
-      if (kinds[i] == Kind::Idx) part.role = part.values.shape().size() > 1 ? Role::Samples : Role::Labels;
+      if (kinds[i] == Kind::Idx) part.role = part.shape().size() > 1 ? Role::Samples : Role::Labels;
       parts.push_back(std::move(part));
     }
     if (parts.size() == 1) parts[0].role = Role::Samples;
@@ -349,7 +364,8 @@ Dataset read_dataset(std::span<const NamedFile> files, std::string_view name) {
       fail(ErrorCode::BadData, table.file->name,
            "more tables than one to train with and one to test with; the latter has \"test\" in its name");
     }
-    place = read_csv(table.file->bytes, table.file->name);
+    std::vector<std::byte> text;
+    place = read_csv(whole(*table.file, text), table.file->name);
   }
   return joined(std::move(found), name);
 }

@@ -168,33 +168,10 @@ ElementType element_type(const Header& header, std::string_view file) {
           "expected a type such as \"<f4\", found \"" + std::string(type.substr(0, 40)) + "\"");
 }
 
-/// Values whose first index runs fastest, put so that the last one does.
-Tensor from_fortran(const Tensor& source) {
-  const Shape& shape = source.shape();
-  if (shape.size() < 2 || source.elements() == 0) return source;
-  Tensor result = Tensor::allocate(source.dtype(), shape);
-  const auto width = static_cast<size_t>(bits_of(source.dtype())) / 8;
-  std::vector<size_t> steps(shape.size()), index(shape.size());
-  for (size_t d = 0, step = 1; d < shape.size(); step *= shape[d++]) steps[d] = step;
-  const std::byte* const from = source.bytes().data();
-  std::byte* const to = result.write<std::byte>().data();
-  size_t offset = 0;
-  for (size_t i = 0; i < source.elements(); ++i) {
-    std::memcpy(to + i * width, from + offset * width, width);
-    for (size_t d = shape.size(); d-- > 0;) {  // the next index, the last extent fastest
-      offset += steps[d];
-      if (++index[d] < shape[d]) break;
-      offset -= steps[d] * shape[d];
-      index[d] = 0;
-    }
-  }
-  return result;
-}
-
 }  // namespace
 
-Tensor read_npy(std::span<const std::byte> file, std::string_view name) {
-  const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
+StoredArray npy_header(std::span<const std::byte> head, uint64_t size, std::string_view name) {
+  const std::string_view text(reinterpret_cast<const char*>(head.data()), head.size());
   if (!text.starts_with(kMagic)) fail_at(name, 0, "expected a NumPy file (\\x93NUMPY)");
   const auto byte = [&](size_t at) { return static_cast<size_t>(static_cast<uint8_t>(text[at])); };
   if (text.size() < 8) fail_at(name, text.size(), "the file ends before its version");
@@ -207,22 +184,29 @@ Tensor read_npy(std::span<const std::byte> file, std::string_view name) {
   if (text.size() < start) fail_at(name, text.size(), "the file ends before the length of its header");
   uint64_t length = byte(8) | byte(9) << 8;
   if (version > 1) length |= uint64_t{byte(10)} << 16 | uint64_t{byte(11)} << 24;
-  if (length > text.size() - start) {
+  if (length > size - start) {
     fail_at(name, 8,
-            "a header of " + std::to_string(length) + " bytes is announced, " + std::to_string(text.size() - start) +
+            "a header of " + std::to_string(length) + " bytes is announced, " + std::to_string(size - start) +
                 " bytes follow: the file is incomplete");
+  }
+  if (length > text.size() - start) {
+    fail(ErrorCode::Unsupported, std::string(name) + ", byte 8",
+         "a header of " + std::to_string(length) + " bytes; of files this large one of " +
+             std::to_string(text.size() - start) + " is read");
   }
   const Header header(text.substr(start, static_cast<size_t>(length)), name, start);
   const ElementType type = element_type(header, name);
+  StoredArray array{.dtype = type.dtype,
+                    .shape = header.shape(),
+                    .start = start + static_cast<size_t>(length),
+                    .big_endian = type.big_endian,
+                    .fortran = header.fortran()};
+  check_size(array, size, name);
+  return array;
+}
 
-  const std::span<const std::byte> values = file.subspan(start + static_cast<size_t>(length));
-  check_values(name, start + static_cast<size_t>(length), type.dtype, header.shape(), values.size());
-  Tensor tensor = Tensor::copy_of(type.dtype, header.shape(), values);
-  if (type.big_endian) reverse_numbers(tensor.write<std::byte>(), static_cast<size_t>(bits_of(type.dtype)) / 8);
-  if (type.dtype == DType::Bool) {
-    for (uint8_t& value : tensor.write<uint8_t>()) value = value != 0;
-  }
-  return header.fortran() ? from_fortran(tensor) : tensor;
+Tensor read_npy(std::span<const std::byte> file, std::string_view name) {
+  return read_array(file, npy_header(file, file.size(), name));
 }
 
 }  // namespace nibble

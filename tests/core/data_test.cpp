@@ -18,6 +18,7 @@ using test::error_of;
 using test::holds;
 using test::Random;
 using test::raw;
+using test::text_of;
 
 namespace {
 
@@ -84,12 +85,49 @@ struct Given {
   std::string name, bytes;
 };
 
+/// A file that is read when it is asked for; `asked` gets the offset and number of bytes each time.
+StoredFile stored(Bytes bytes, std::vector<std::pair<uint64_t, size_t>>* asked = nullptr) {
+  return {bytes.size(), [bytes, asked](uint64_t offset, std::span<std::byte> into) {
+            REQUIRE(offset + into.size() <= bytes.size());
+            if (asked) asked->emplace_back(offset, into.size());
+            std::copy_n(bytes.begin() + static_cast<ptrdiff_t>(offset), into.size(), into.begin());
+          }};
+}
+
+/// What is read of these files in memory; where they stay stored the same is read of them, or the same is wrong.
 Dataset from_files(const std::vector<Given>& given) {
   std::vector<Bytes> kept;
   for (const Given& file : given) kept.push_back(bytes_of(file.bytes));
-  std::vector<NamedFile> files;
-  for (size_t i = 0; i < given.size(); ++i) files.push_back({given[i].name, kept[i]});
-  return read_dataset(files, "given");
+  std::vector<NamedFile> files, left;
+  for (size_t i = 0; i < given.size(); ++i) {
+    files.push_back({given[i].name, kept[i]});
+    left.push_back({given[i].name, {}, stored(kept[i])});
+  }
+  Dataset dataset;
+  try {
+    dataset = read_dataset(files, "given");
+  } catch (const Error& error) {
+    const Error other = error_of([&] { read_dataset(left, "given"); });
+    CHECK(other.code == error.code);
+    CHECK(other.where == error.where);
+    CHECK(other.message == error.message);
+    throw;
+  }
+  const Dataset other = read_dataset(left, "given");
+  const std::vector<uint32_t> all = first_indices(dataset.size);
+  CHECK(other.size == dataset.size);
+  CHECK(other.shape == dataset.shape);
+  CHECK(other.layout == dataset.layout);
+  CHECK(other.dtype == dataset.dtype);
+  CHECK(other.labels == dataset.labels);
+  CHECK(other.class_names == dataset.class_names);
+  CHECK(other.test_from == dataset.test_from);
+  CHECK(other.targets.exists() == dataset.targets.exists());
+  if (other.targets.exists()) CHECK(text_of(other.targets.bytes()) == text_of(dataset.targets.bytes()));
+  const std::vector<uint32_t> backwards(all.rbegin(), all.rend());
+  for (const std::vector<uint32_t>& indices : {all, backwards})
+    CHECK(text_of(other.read(indices).bytes()) == text_of(dataset.read(indices).bytes()));
+  return dataset;
 }
 
 Dataset from_csv(const std::string& text) { return from_files({{"table.csv", text}}); }
@@ -513,6 +551,62 @@ TEST_CASE("a NumPy array in Fortran order is turned to rows") {
   const Tensor tensor = from_npy(npy("<i4", "True", "(2, 3, 4)", raw(stored)));
   CHECK(tensor.shape() == Shape{2, 3, 4});
   CHECK(values_of<int32_t>(tensor) == expected);
+}
+
+TEST_CASE("of a stored file only the rows that are asked for are read, those that follow each other at once") {
+  std::vector<std::pair<uint64_t, size_t>> asked;
+  std::string values;
+  for (char i = 0; i < 10; ++i) values += std::string(6, i);
+  const std::string file = npy("|u1", "False", "(10, 2, 3)", values);
+  const size_t start = file.size() - values.size();
+  const Dataset dataset = read_dataset(std::array{NamedFile{"x.npy", {}, stored(bytes_of(file), &asked)}}, "x.npy");
+  CHECK(dataset.size == 10);
+  CHECK(asked == std::vector<std::pair<uint64_t, size_t>>{{0, file.size()}});
+  asked.clear();
+  const Tensor rows = dataset.read(std::array<uint32_t, 6>{7, 2, 3, 4, 9, 9});
+  CHECK(asked ==
+        std::vector<std::pair<uint64_t, size_t>>{{start + 42, 6}, {start + 12, 18}, {start + 54, 6}, {start + 54, 6}});
+  for (const auto& [row, value] : {std::pair{0, 7}, {1, 2}, {2, 3}, {3, 4}, {4, 9}, {5, 9}}) {
+    CHECK(rows.data<uint8_t>()[static_cast<size_t>(row) * 6 + 5] == value);
+  }
+  const Error beyond = error_of([&] { dataset.read(std::array<uint32_t, 1>{10}); });
+  CHECK(beyond.code == ErrorCode::BadData);
+}
+
+TEST_CASE("a stored file may be larger than any memory, and may not hold what its header says") {
+  // 20 GB of bytes, each a function of its place.
+  const std::string head = npy("|u1", "False", "(20000000, 1000)", "");
+  const auto byte_at = [&](uint64_t at) {
+    return at < head.size() ? static_cast<std::byte>(head[at])
+                            : static_cast<std::byte>((at - head.size()) / 1000 % 251);
+  };
+  StoredFile file{head.size() + 20'000'000'000u, [&](uint64_t offset, std::span<std::byte> into) {
+                    for (std::byte& byte : into) byte = byte_at(offset++);
+                  }};
+  const Dataset dataset = read_dataset(std::array{NamedFile{"x.npy", {}, file}}, "x.npy");
+  CHECK(dataset.size == 20'000'000);
+  const Tensor rows = dataset.read(std::array<uint32_t, 2>{19'999'999, 5});
+  CHECK(rows.data<uint8_t>()[999] == 19'999'999 % 251);
+  CHECK(rows.data<uint8_t>()[1000] == 5);
+
+  ++file.size;
+  const Error longer = error_of([&] { read_dataset(std::array{NamedFile{"x.npy", {}, file}}, "x.npy"); });
+  CHECK(longer.code == ErrorCode::BadFile);
+  CHECK(longer.message.find("take 20000000000 bytes, found 20000000001") != std::string::npos);
+
+  const std::string fortran = npy("<f4", "True", "(2, 2)", std::string(16, '\0'));
+  const Error turned = error_of([&] {
+    read_dataset(std::array{NamedFile{"x.npy", {}, stored(bytes_of(fortran))}}, "x.npy");
+  });
+  CHECK(turned.code == ErrorCode::Unsupported);
+  CHECK(turned.message.find("np.ascontiguousarray") != std::string::npos);
+
+  const StoredFile gone{head.size() + 20'000'000'000u, [&](uint64_t offset, std::span<std::byte> into) {
+                          if (offset > 0) fail(ErrorCode::BadFile, "x.npy", "gone");
+                          for (std::byte& byte : into) byte = byte_at(offset++);
+                        }};
+  const Dataset lost = read_dataset(std::array{NamedFile{"x.npy", {}, gone}}, "x.npy");
+  CHECK(error_of([&] { lost.read(std::array<uint32_t, 1>{0}); }).message == "gone");
 }
 
 TEST_CASE("NumPy arrays that do not hold numbers are refused with a way out") {

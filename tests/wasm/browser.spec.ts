@@ -179,6 +179,45 @@ test("creates, trains, pauses, evaluates and compares, in both builds with the s
   expect(home.requests).toEqual(expect.arrayContaining(["/engine.wasm", "/engine-relaxed.wasm"]));
 });
 
+test("samples of a large file stay in it, and give what held ones give", async () => {
+  await page.goto(home.url);
+  const found = await page.evaluate(
+    async ({ entry }) => {
+      const { load } = await importEntry(entry);
+      const results = [];
+      for (const worker of [true, false]) {
+        const engine = await load({ worker });
+        const digits = await engine.data({ kind: "digits", seed: 1, n: 200 });
+        const { values, labels } = await digits.samples(Array.from({ length: 200 }, (_, i) => i));
+        const idx = (shape: number[], bytes: ArrayLike<number>): File => {
+          const extents = shape.flatMap((extent) => [0, 0, extent >> 8, extent & 255]);
+          return new File([Uint8Array.from([0, 0, 8, shape.length, ...extents, ...Array.from(bytes)])], "a.idx");
+        };
+        const files = [
+          { name: "images", bytes: idx([200, 28, 28], values) },
+          { name: "labels", bytes: idx([200], labels) },
+        ];
+        const network = await engine.create("simplenet", { seed: 1 });
+        const reports = [];
+        for (const heldBytes of [1e6, 1000, 0]) {
+          const data = await engine.data(files, { heldBytes });
+          const { predictions, confidence } = await network.evaluate(data, { split: "all" });
+          reports.push(JSON.stringify([data.info, Array.from(predictions), Array.from(confidence)]));
+        }
+        results.push({ n: reports.length, equal: reports.every((report) => report === reports[0]) });
+        engine.close();
+      }
+      return results;
+    },
+    { entry: `${home.url}index.js` },
+  );
+  // A page's own thread may not wait for a file: there it is held.
+  expect(found).toEqual([
+    { n: 3, equal: true },
+    { n: 3, equal: true },
+  ]);
+});
+
 test("decodes pictures in folders", async () => {
   await page.goto(home.url);
   const info = await page.evaluate(

@@ -8,6 +8,7 @@ import {
   readdirSync,
   rmSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -540,6 +541,25 @@ test("wrong usage is one sentence that helps and exit code 2", { timeout: 180_00
     expect(text).toBe("");
   }
   expect(existsSync(at("x.onnx"))).toBe(false);
+});
+
+test("evaluate reads of data larger than memory what it needs", async () => {
+  // Three gigabytes of which nothing is on the disk: black pictures, all of class 0.
+  mkdirSync(at("big"));
+  for (const [name, shape] of Object.entries({ x: [4_000_000, 28, 28], y: [4_000_000] })) {
+    const header = `{'descr': '|u1', 'fortran_order': False, 'shape': (${shape.join(",")},), }`.padEnd(117) + "\n";
+    const path = at(`big/${name}.npy`);
+    writeFileSync(
+      path,
+      Buffer.concat([Buffer.from([0x93, ...Buffer.from("NUMPY"), 1, 0, 118, 0]), Buffer.from(header)]),
+    );
+    truncateSync(path, 128 + shape.reduce((product, extent) => product * extent));
+  }
+  const sample = fileURLToPath(new URL("../../web/public/samples/simplenet.onnx", import.meta.url));
+  const { code, text, error } = await nibble(["evaluate", sample, "--data", "big", "--limit", "50", "--json"]);
+  expect(error).toBe("");
+  expect(code).toBe(0);
+  expect(JSON.parse(text)).toMatchObject({ samples: 50 });
 });
 
 test("with --json an error is JSON", async () => {

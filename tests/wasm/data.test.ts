@@ -8,7 +8,7 @@ import { zipSync } from "fflate";
 import { encode as encodeJpeg } from "jpeg-js";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { NibbleError } from "../../wasm/src/api";
-import { crc32, forEngine, readUserData, unpack } from "../../wasm/src/data";
+import { crc32, forEngine, readUserData, unpack, userData } from "../../wasm/src/data";
 import type { ImageArrays } from "../../wasm/src/data";
 import { decodeInNode } from "../../wasm/src/decode-node";
 import type { NamedBlob } from "../../wasm/src/wire";
@@ -303,7 +303,8 @@ describe("what the engine is handed", () => {
   test("files stay files", async () => {
     const data = await readUserData([file("a.gz", gzipSync(text("1,2\n")))], decodeInNode);
     expect(data).toMatchObject({ kind: "files", name: "a.gz" });
-    const { files, spec } = forEngine(data);
+    const { files, spec, held } = forEngine(data, 1000);
+    expect(held).toBe(1000);
     expect(files.map(({ name }) => name)).toEqual(["a"]);
     expect(JSON.parse(spec)).toEqual({ kind: "files", name: "a.gz" });
     expect((await refusal(readUserData([file("a.zip", zipSync({}))], decodeInNode))).detail).toMatch("no file");
@@ -312,9 +313,11 @@ describe("what the engine is handed", () => {
   test("images are samples, labels and words about them", async () => {
     const level = png(2, 1, 1, (x) => [x]);
     const data = await readUserData([file("cat/1.png", level), file("dog/2.png", level)], decodeInNode);
-    const { files, spec } = forEngine(data);
-    expect(await contents(files[0]!)).toEqual(Uint8Array.of(0, 1, 0, 1));
-    expect(new Int32Array((await contents(files[1]!)).buffer)).toEqual(Int32Array.of(0, 1));
+    const { files, spec, held } = forEngine(data, 1000);
+    expect(held).toBe(Infinity); // pixels are no file with a header, whatever they begin with
+    const blobs = files.map(({ name, file }) => ({ name, blob: file as Blob }));
+    expect(await contents(blobs[0]!)).toEqual(Uint8Array.of(0, 1, 0, 1));
+    expect(new Int32Array((await contents(blobs[1]!)).buffer)).toEqual(Int32Array.of(0, 1));
     expect(JSON.parse(spec)).toEqual({
       kind: "arrays",
       name: "1.png and 1 more",
@@ -324,8 +327,20 @@ describe("what the engine is handed", () => {
       test_from: 2,
     });
     const unlabelled = await readUserData([file("1.png", level)], decodeInNode);
-    expect(forEngine(unlabelled).files).toHaveLength(1);
+    expect(forEngine(unlabelled, 1000).files).toHaveLength(1);
   });
+});
+
+test("arrays that stay on disk go with other files, and not with images", async () => {
+  const disk = { name: "x.npy", file: { path: "/x.npy", size: 5000, modified: 1 } };
+  const labels = { name: "y.npy.gz", file: new Blob([gzipSync(text("labels")) as Uint8Array<ArrayBuffer>]) };
+  const { files, spec, held } = await userData([disk, labels], decodeInNode, 1000, {});
+  expect(files.map(({ name }) => name)).toEqual(["x.npy", "y.npy"]);
+  expect(files[0]!.file).toEqual(disk.file);
+  expect([JSON.parse(spec), held]).toEqual([{ kind: "files", name: "x.npy and 1 more" }, 1000]);
+  const picture = { name: "a/1.png", file: new Blob([png(1, 1, 1, () => [0]) as Uint8Array<ArrayBuffer>]) };
+  const error = await refusal(userData([disk, picture], decodeInNode, 1000, {}));
+  expect(error).toMatchObject({ code: "bad-data", where: "a/1.png" });
 });
 
 const mnist = dataFolder && join(dataFolder, "mnist");

@@ -1,6 +1,19 @@
 // The package runs, evaluates, compares and trains models with its real module. What is right comes from ONNX Runtime, from
 // plain loops written here, or from what must be equal.
-import { readFileSync } from "node:fs";
+import {
+  closeSync,
+  ftruncateSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { gzipSync } from "node:zlib";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -144,6 +157,13 @@ function npy(descr: string, shape: number[], bytes: Uint8Array): Uint8Array {
   return new Uint8Array([...head, ...new TextEncoder().encode(padded), ...bytes]);
 }
 
+/** The bytes of a small network after an epoch. */
+async function trainedOn(data: Data): Promise<Uint8Array> {
+  const training = await (await engine.create("simplenet", { seed: 3 })).train(data, { epochs: 1, batch: 32 });
+  await training.run();
+  return (await training.model()).export();
+}
+
 describe("data", () => {
   test("digits are described, split, and the same for the same seed", async () => {
     const data = await digits();
@@ -192,6 +212,57 @@ describe("data", () => {
     expect(table.info).toMatchObject({ samples: 20, shape: [2], classes: 2 });
     expect([...table.info.class_names].sort()).toEqual(["even", "odd"]);
     expect(Array.from((await table.samples([5])).values)).toEqual([5, 2.5]);
+  });
+
+  test("samples of a large file stay in it: it can be larger than memory, and gives what a held one gives", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "nibble-"));
+    const path = join(folder, "x.npy");
+    const { values, labels } = await (await digits()).samples(Array.from({ length: 300 }, (_, i) => i));
+    const x = npy("|u1", [300, 28, 28], values as Uint8Array);
+    const y = { name: "y.npy", bytes: npy("<i4", [300], new Uint8Array(labels.buffer)) };
+    writeFileSync(path, x);
+    const held = await engine.data([{ name: "x.npy", bytes: x }, y]);
+    const stored = await engine.data([{ name: "x.npy", bytes: pathToFileURL(path) }, y], { heldBytes: 5000 });
+    expect(stored.info).toEqual(held.info);
+    expect(await stored.samples([299, 0, 1, 2])).toEqual(await held.samples([299, 0, 1, 2]));
+    const [a, b] = await Promise.all([held, stored].map((data) => trainedOn(data)));
+    expect(same(a!, b!)).toBe(true);
+
+    // A call that is stopped ends the engine's thread; the next one opens the file again.
+    const stop = new AbortController();
+    const stopped = lenet.evaluate(stored, { signal: stop.signal, onProgress: () => stop.abort() });
+    await expect(stopped).rejects.toMatchObject({ code: "cancelled" });
+    expect(await lenet.evaluate(stored)).toEqual(await lenet.evaluate(held));
+
+    writeFileSync(
+      path,
+      x.map((byte, i) => (i < 200 ? byte : 255 - byte)),
+    );
+    utimesSync(path, new Date(), new Date(Date.now() + 5000));
+    const changed = await lenet.evaluate(stored).catch((error: unknown) => error);
+    expect(changed).toMatchObject({ code: "bad-file", where: "x.npy", detail: expect.stringMatching(/changed/) });
+    rmSync(path);
+    await expect(stored.samples([0])).rejects.toMatchObject({
+      code: "bad-file",
+      detail: expect.stringMatching(/ENOENT/),
+    });
+    const missing = engine.data([{ name: "x.npy", bytes: pathToFileURL(path) }]);
+    await expect(missing).rejects.toMatchObject({ code: "bad-file", detail: expect.stringMatching(/ENOENT/) });
+    expect((await held.samples([7])).labels).toEqual(labels.slice(7, 8)); // and the engine goes on
+
+    // Five gigabytes, of which the disk holds but the beginning and the end.
+    const head = npy("|u1", [5_000_000, 1000], new Uint8Array());
+    const file = openSync(path, "w");
+    writeSync(file, head);
+    ftruncateSync(file, head.length + 5e9);
+    writeSync(file, Uint8Array.of(1, 2, 3), 0, 3, head.length + 5e9 - 3);
+    closeSync(file);
+    const large = await engine.data([{ name: "x.npy", bytes: pathToFileURL(path) }]);
+    expect(large.info.samples).toBe(5_000_000);
+    const last = (await large.samples([4_999_999])).values;
+    expect([last.length, last[996], last[997], last[999]]).toEqual([1000, 0, 1, 3]);
+    rmSync(folder, { recursive: true });
+    await expect(engine.data([y], { heldBytes: -1 })).rejects.toMatchObject({ code: "bad-data", where: "heldBytes" });
   });
 
   test("files that are no data are refused with a code and a sentence, and the engine goes on", async () => {

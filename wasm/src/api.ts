@@ -49,7 +49,7 @@ export interface Engine {
   open(file: Bytes, options?: OpenOptions): Promise<Model>;
   /** Data to run and train with: made from a seed, or from what the user has: IDX (gzipped or not), npz, npy, CSV, or
    *  images in folders named by their class (a zip of them, or files whose names have the folder). */
-  data(source: DataSpec | NamedBytes[], options?: CallOptions): Promise<Data>;
+  data(source: DataSpec | NamedBytes[], options?: DataSourceOptions): Promise<Data>;
   /** A new network with freshly drawn weights: "lenet-5", "resnet-8", ... */
   create(architecture: string, options?: { seed?: number }): Promise<Model>;
   /** The names that create() knows. */
@@ -63,7 +63,14 @@ export interface Engine {
 export interface NamedBytes {
   /** With the folders, where they are the labels. */
   name: string;
-  bytes: Bytes;
+  /** In Node a file: URL stands for the file itself, which may be larger than memory. */
+  bytes: Bytes | URL;
+}
+
+export interface DataSourceOptions extends CallOptions {
+  /** Samples of an npy or IDX file of more bytes than this stay in it and are read batch by batch: of a File in a
+   *  browser, of a file: URL in Node. 512 MiB where it is not given. */
+  heldBytes?: number;
 }
 
 /** Samples, in the engine. Freed by `using` or by dispose. */

@@ -12,6 +12,8 @@ import {
 } from "node:fs";
 import { readdir, readFile, stat } from "node:fs/promises";
 import { basename, dirname, extname, isAbsolute, join, relative, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { kHeld } from "./array-file";
 import { nearest, specOf, UsageError } from "./flags";
 import type { Arguments } from "./flags";
 import { load, NibbleError } from "./node";
@@ -217,11 +219,19 @@ export async function openData(text: string, bar: ProgressBar | undefined): Prom
   for (const path of paths) {
     const kind = whole ?? (await kindOf(path));
     if (!kind) throw new FileError(path, `there is no such file or folder${hintFor(text)}`);
-    if (kind === "file") files.push({ name: basename(path), bytes: await readInput(path) });
+    if (kind === "file") files.push({ name: basename(path), bytes: await dataAt(path) });
     else await readFolder(path, paths.length > 1 ? basename(resolve(path)) : "", files);
   }
   if (files.length === 0) throw new FileError(text, "the folder has no files");
   return { data: await (await engine()).data(files, { onProgress }), paths };
+}
+
+/** Large files are left where they are, for the engine to read what it needs of them. */
+async function dataAt(path: string): Promise<Uint8Array | URL> {
+  const size = await stat(path)
+    .then(({ size: bytes }) => bytes)
+    .catch(() => 0); // which readInput tells better
+  return size > kHeld ? pathToFileURL(path) : readInput(path);
 }
 
 function hintFor(text: string): string {
@@ -253,7 +263,7 @@ async function readFolder(path: string, prefix: string, files: NamedBytes[], dep
       await readFolder(at, shown, files, depth + 1);
     } else {
       if (files.length >= kMostFiles) throw new FileError(path, `the folder has more than ${kMostFiles} files`);
-      files.push({ name: shown, bytes: await readInput(at) });
+      files.push({ name: shown, bytes: await dataAt(at) });
     }
   }
 }

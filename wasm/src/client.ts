@@ -6,6 +6,7 @@ import type {
   CompressOptions,
   Data,
   DataCallOptions,
+  DataSourceOptions,
   Engine,
   Format,
   Load,
@@ -15,8 +16,9 @@ import type {
   OpenOptions,
   Training,
 } from "./api";
+import { kHeld } from "./array-file";
 import { comparison, dataOptions, evaluation, fromTensors, picture, toBlob, toTensors, toText } from "./convert";
-import { forEngine, readUserData } from "./data";
+import { userData } from "./data";
 import { compile, hasRelaxedSimd } from "./platform";
 import type { Platform } from "./platform";
 import {
@@ -53,7 +55,7 @@ import type {
   TrainProgress,
   WeightPicture,
 } from "./types";
-import type { Kind, MadeData, MadeModel, NamedBlob, TensorHead } from "./wire";
+import type { DataFile, Kind, MadeData, MadeModel, NamedBlob, TensorHead } from "./wire";
 
 // Node 20 has no Symbol.dispose; code compiled from `using` looks it up under this name.
 if (!Symbol.dispose) Object.defineProperty(Symbol, "dispose", { value: Symbol("Symbol.dispose") });
@@ -159,7 +161,7 @@ class EngineClient implements Engine {
     });
   }
 
-  async data(source: DataSpec | NamedBytes[], options: CallOptions = {}): Promise<Data> {
+  async data(source: DataSpec | NamedBytes[], options: DataSourceOptions = {}): Promise<Data> {
     if (!Array.isArray(source)) {
       const spec = toText(source, "data", "bad-data");
       return this.call(options, async (call) => {
@@ -168,14 +170,22 @@ class EngineClient implements Engine {
       });
     }
     if (source.length === 0) throw new NibbleError("bad-data", "files", "no file was given");
-    const given = source.map(({ name, bytes }, index) => ({
-      name: String(name),
-      blob: toBlob(bytes, `files[${index}]`),
-    }));
-    const { files, spec } = forEngine(await readUserData(given, this.platform.decode, options));
+    const { heldBytes = kHeld } = options;
+    if (!(heldBytes >= 0)) {
+      throw new NibbleError("bad-data", "heldBytes", `expected a number of bytes, got ${String(heldBytes)}`);
+    }
+    const given: DataFile[] = [];
+    for (const [index, { name, bytes }] of source.entries()) {
+      const file =
+        bytes instanceof URL && this.platform.fileAt
+          ? await this.platform.fileAt(bytes, heldBytes)
+          : toBlob(bytes as Bytes, `files[${index}]`);
+      given.push({ name: String(name), file });
+    }
+    const { files, spec, held } = await userData(given, this.platform.decode, heldBytes, options);
     return this.call(options, async (call) => {
-      const made = await call.ask((host) => host.openData(files, spec));
-      return this.#data(made, filesOrigin(files, spec), call.session);
+      const made = await call.ask((host) => host.openData(files, spec, held));
+      return this.#data(made, filesOrigin(files, spec, held), call.session);
     });
   }
 

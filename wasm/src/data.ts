@@ -2,7 +2,7 @@
 import { Inflate, inflateSync } from "fflate";
 import { NibbleError } from "./api";
 import { gunzipped } from "./gzip";
-import type { NamedBlob } from "./wire";
+import type { DataFile, NamedBlob } from "./wire";
 
 /** Everything unpacked together, in bytes: what a tab can hold beside the engine's own memory. */
 const kMostUnpacked = 2 ** 31;
@@ -64,16 +64,44 @@ export async function readUserData(
   return decodeImages(files, name, decode, options);
 }
 
-/** The same as what the engine is handed: the files, and what they are as JSON. */
-export function forEngine(data: UserData): { files: NamedBlob[]; spec: string } {
-  if (data.kind === "files") return { files: data.files, spec: JSON.stringify({ kind: "files", name: data.name }) };
-  const { kind, name, samples, shape, layout, labels, class_names, test_from } = data;
-  const files = [{ name: "samples", blob: new Blob([samples as Uint8Array<ArrayBuffer>]) }];
-  if (labels) files.push({ name: "labels", blob: new Blob([labels as Int32Array<ArrayBuffer>]) });
-  return { files, spec: JSON.stringify({ kind, name, layout, shape, class_names, test_from }) };
+/** What the engine is handed: the files, and what they are as JSON. */
+export interface ForEngine {
+  files: DataFile[];
+  spec: string;
+  /** Arrays of more bytes stay in their file. */
+  held: number;
 }
 
-function nameOf(given: NamedBlob[]): string {
+export function forEngine(data: UserData, held: number): ForEngine {
+  const fileOf = ({ name, blob }: NamedBlob): DataFile => ({ name, file: blob });
+  if (data.kind === "files") {
+    return { files: data.files.map(fileOf), spec: JSON.stringify({ kind: "files", name: data.name }), held };
+  }
+  const { kind, name, samples, shape, layout, labels, class_names, test_from } = data;
+  const files: DataFile[] = [{ name: "samples", file: new Blob([samples as Uint8Array<ArrayBuffer>]) }];
+  if (labels) files.push({ name: "labels", file: new Blob([labels as Int32Array<ArrayBuffer>]) });
+  // Pixels have no header, and some would look like one.
+  return { files, spec: JSON.stringify({ kind, name, layout, shape, class_names, test_from }), held: Infinity };
+}
+
+/** Files of which some are arrays that stay on disk; the others are unpacked and decoded. */
+export async function userData(
+  given: DataFile[],
+  decode: DecodeImage,
+  held: number,
+  options: UnpackOptions,
+): Promise<ForEngine> {
+  const onDisk = given.filter(({ file }) => !(file instanceof Blob));
+  const others = given.flatMap(({ name, file }) => (file instanceof Blob ? [{ name, blob: file }] : []));
+  if (onDisk.length === 0) return forEngine(await readUserData(others, decode, options), held);
+  const unpacked = await unpack(others, options);
+  const picture = unpacked.find(({ name }) => isImage(name));
+  if (picture) throw new NibbleError("bad-data", picture.name, kMixed);
+  const { files, spec } = forEngine({ kind: "files", name: nameOf(given), files: unpacked }, held);
+  return { files: [...onDisk, ...files], spec, held };
+}
+
+function nameOf(given: { name: string }[]): string {
   const first = (given[0]?.name ?? "data").split("/").at(-1) || "data";
   return given.length > 1 ? `${first} and ${given.length - 1} more` : first;
 }
@@ -346,6 +374,8 @@ export function crc32(bytes: Uint8Array, crc = 0): number {
 
 // --- Images ----------------------------------------------------------------------------------------------------------
 
+const kMixed = "images and other data do not go together; give one or the other";
+
 const isImage = (name: string) => /\.(png|jpe?g|webp|bmp|gif)$/i.test(name);
 /** Files that may lie beside images without being missed. */
 const isRemark = (name: string) => /\.(md|txt|rst|html?|pdf|json|ya?ml|xml|py|ipynb)$|(^|\/)[^./]+$/i.test(name);
@@ -376,7 +406,7 @@ async function decodeImages(
   for (const file of files) {
     if (!isImage(file.name)) {
       if (isRemark(file.name)) continue;
-      throw new NibbleError("bad-data", file.name, "images and other data do not go together; give one or the other");
+      throw new NibbleError("bad-data", file.name, kMixed);
     }
     const folders = file.name.split("/").slice(0, -1);
     // The last folder that names a part.

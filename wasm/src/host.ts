@@ -3,7 +3,8 @@ import type { EngineModule, Files, Listener, Outcome } from "./module";
 import createEngine from "engine-module";
 import { NibbleError } from "./api";
 import type { ErrorCode, Progress } from "./types";
-import type { Host, MadeData, MadeModel, NamedBlob, Reply } from "./wire";
+import { isArray } from "./array-file";
+import type { DiskFile, Host, MadeData, MadeModel, NamedBlob, Reply } from "./wire";
 
 /** Bytes read from a blob at a time: large enough to be fast, small beside any model that needs care. */
 const kChunk = 8 << 20;
@@ -14,13 +15,18 @@ const kSaved = "saved training";
 /** Milliseconds between two progress messages of one phase: 20 a second look smooth and cost nothing. */
 const kProgressInterval = 50;
 
+/** Gives what reads parts of this file while nothing else happens, throwing where they cannot be read; undefined where
+ *  this thread may not wait for such a file. */
+export type ReadNow = (file: Blob | DiskFile) => ((offset: number, into: Uint8Array) => void) | undefined;
+
 export interface HostOptions {
   onProgress: (progress: Progress) => void;
   /** Asked between two pieces of work; only useful where the caller's code can run meanwhile. */
   stopped: () => boolean;
+  readNow?: ReadNow | undefined;
 }
 
-export function createHost({ onProgress, stopped }: HostOptions): Host {
+export function createHost({ onProgress, stopped, readNow }: HostOptions): Host {
   let engine: EngineModule | undefined;
   let lastPhase = "";
   let lastTime = 0;
@@ -104,8 +110,24 @@ export function createHost({ onProgress, stopped }: HostOptions): Host {
 
     makeData: (spec) => reply(() => madeData(unwrap(module().make_data(spec)))),
 
-    openData: (files, spec) =>
-      reply(async () => madeData(await withFiles(files, (staged) => module().open_data(staged, spec)))),
+    openData: (files, spec, held) =>
+      reply(async () => {
+        const whole: NamedBlob[] = [];
+        const stored: Parameters<Files["add_stored"]>[] = [];
+        for (const { name, file } of files) {
+          const part = file.size > held ? readNow?.(file) : undefined;
+          if (file instanceof Blob && !(part && isArray(await read(file.slice(0, 4), name)))) {
+            whole.push({ name, blob: file });
+          } else {
+            stored.push([name, file.size, (offset, into) => troubleOf(() => part!(offset, into))]);
+          }
+        }
+        const open = (staged: Files) => {
+          for (const file of stored) staged.add_stored(...file);
+          return module().open_data(staged, spec);
+        };
+        return madeData(await withFiles(whole, open));
+      }),
 
     samples: (data, indices) => reply(() => ownAll(unwrap(module().samples(data, indices)))),
 
@@ -227,8 +249,20 @@ async function read(blob: Blob, name: string): Promise<Uint8Array> {
   try {
     return new Uint8Array(await blob.arrayBuffer());
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new NibbleError("bad-file", name, `the file can no longer be read (moved, changed or removed?): ${reason}`);
+    throw new NibbleError("bad-file", name, unreadable(error));
+  }
+}
+
+const unreadable = (error: unknown): string =>
+  `the file can no longer be read (moved, changed or removed?): ${error instanceof Error ? error.message : String(error)}`;
+
+/** "", or what the work threw: no exception may cross the module. */
+function troubleOf(work: () => void): string {
+  try {
+    work();
+    return "";
+  } catch (error) {
+    return unreadable(error);
   }
 }
 

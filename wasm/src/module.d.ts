@@ -13,6 +13,9 @@ export interface Buffer {
 export interface Files {
   /** Takes room for `size` bytes; fill it through the buffer's view. Out of memory gives a failed outcome. */
   add(name: string, size: number): Outcome<Buffer>;
+  /** A file of data whose bytes stay where they are. `read` fills `into` with those from `offset` on whenever they are
+   *  needed, and gives "" or why it cannot. */
+  add_stored(name: string, size: number, read: (offset: number, into: Uint8Array) => string): void;
   delete(): void;
 }
 

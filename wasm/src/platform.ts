@@ -4,7 +4,7 @@ import { NibbleError } from "./api";
 import type { LoadOptions } from "./api";
 import type { DecodeImage } from "./data";
 import type { Progress } from "./types";
-import type { Host } from "./wire";
+import type { DiskFile, Host } from "./wire";
 
 export interface Thread {
   endpoint: Endpoint;
@@ -25,6 +25,8 @@ export interface Platform {
   /** The bytes of a build of the engine and where they came from, for messages. */
   wasm(options: LoadOptions, build: "strict" | "relaxed"): Promise<{ bytes: Uint8Array; source: string }>;
   thread(events: ThreadEvents): Promise<Thread>;
+  /** What is at a file: URL; an array of more than `held` bytes stays there. Only Node has files. */
+  fileAt?(url: URL, held: number): Promise<Blob | DiskFile>;
   /** The pixels of a PNG, a JPEG and whatever else is known here. */
   decode: DecodeImage;
   /** The engine in this very thread. */

@@ -2,10 +2,15 @@
 import { expose, transfer } from "comlink";
 import type { Endpoint } from "comlink";
 import { createHost, transferables } from "./host";
+import type { ReadNow } from "./host";
 import type { Reply, WorkerMessage } from "./wire";
 
-export function serve(endpoint: Endpoint | undefined, post: (message: WorkerMessage) => void): void {
-  const host = createHost({ onProgress: (progress) => post({ progress }), stopped: () => false });
+export function serve(
+  endpoint: Endpoint | undefined,
+  post: (message: WorkerMessage) => void,
+  readNow: ReadNow | undefined,
+): void {
+  const host = createHost({ onProgress: (progress) => post({ progress }), stopped: () => false, readNow });
   const moving = Object.entries(host).map(([name, method]: [string, (...args: never[]) => Promise<Reply<unknown>>]) => [
     name,
     async (...args: never[]) => {

@@ -5,7 +5,7 @@ import { wrap } from "comlink";
 import { NibbleError } from "./api";
 import type { Platform, Thread } from "./platform";
 import type { Progress } from "./types";
-import type { Host, Kind, NamedBlob, Reply } from "./wire";
+import type { DataFile, Host, Kind, NamedBlob, Reply } from "./wire";
 
 /** Made here and not where it is set: a function made inside of a call would keep the call's result alive. */
 export const nothing = () => {};
@@ -149,9 +149,9 @@ export const specOrigin = (spec: string): Origin => ({
   make: async (ask) => (await ask((host) => host.makeData(spec))).data,
 });
 
-export const filesOrigin = (files: NamedBlob[], spec: string): Origin => ({
+export const filesOrigin = (files: DataFile[], spec: string, held: number): Origin => ({
   needs: [],
-  make: async (ask) => (await ask((host) => host.openData(files, spec))).data,
+  make: async (ask) => (await ask((host) => host.openData(files, spec, held))).data,
 });
 
 /** What training learns from and how. */

@@ -20,6 +20,20 @@ export interface NamedBlob {
   blob: Blob;
 }
 
+/** A file that Node's threads read for themselves: a Blob of a file cannot be sent to them. */
+export interface DiskFile {
+  path: string;
+  size: number;
+  /** When it was last changed, in milliseconds: whoever reads it later notices a change. */
+  modified: number;
+}
+
+/** A file of data. */
+export interface DataFile {
+  name: string;
+  file: Blob | DiskFile;
+}
+
 /** The numbers of a picture: the range that both histograms share, and the error map's sizes and largest cell. */
 export interface PictureScalars {
   lo: number;
@@ -112,7 +126,8 @@ export interface Host {
   write(model: number, format: string): Promise<Reply<Uint8Array>>;
 
   makeData(spec: string): Promise<Reply<MadeData>>;
-  openData(files: NamedBlob[], spec: string): Promise<Reply<MadeData>>;
+  /** Arrays of more than `held` bytes stay in their file where the thread can read it at any time. */
+  openData(files: DataFile[], spec: string, held: number): Promise<Reply<MadeData>>;
   samples(
     data: number,
     indices: Uint32Array,
