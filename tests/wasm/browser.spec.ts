@@ -198,7 +198,7 @@ test("samples of a large file stay in it, and give what held ones give", async (
           { name: "labels", bytes: idx([200], labels) },
         ];
         const network = await engine.create("simplenet", { seed: 1 });
-        const reports = [];
+        const reports: string[] = [];
         for (const heldBytes of [1e6, 1000, 0]) {
           const data = await engine.data(files, { heldBytes });
           const { predictions, confidence } = await network.evaluate(data, { split: "all" });

@@ -6,7 +6,7 @@ import { afterEach, expect, test } from "vitest";
 import { createLoad } from "../../wasm/src/client";
 import { hasRelaxedSimd } from "../../wasm/src/platform";
 import type { Platform, ThreadEvents } from "../../wasm/src/platform";
-import type { Host, Kind, NamedBlob, Reply } from "../../wasm/src/wire";
+import type { DataFile, Host, Kind, NamedBlob, Reply } from "../../wasm/src/wire";
 import type { Data, Engine, Model, Recipe, TrainProgress } from "nibble-nn";
 
 /** The eight bytes that every WebAssembly module starts with, which make an empty one. */
@@ -63,7 +63,7 @@ class FakeHost implements Host {
   });
 
   makeData = async (spec: string) => this.#addData((JSON.parse(spec) as { kind: string }).kind);
-  openData = async (files: NamedBlob[]) => this.#addData(await files[0]!.blob.text());
+  openData = async (files: DataFile[]) => this.#addData(await (files[0]!.file as Blob).text());
   samples = async (data: number, indices: Uint32Array) => ({
     value: {
       values: new TextEncoder().encode(this.datasets.get(data) ?? "no such data"),

@@ -232,7 +232,8 @@ describe("data", () => {
     const stop = new AbortController();
     const stopped = lenet.evaluate(stored, { signal: stop.signal, onProgress: () => stop.abort() });
     await expect(stopped).rejects.toMatchObject({ code: "cancelled" });
-    expect(await lenet.evaluate(stored)).toEqual(await lenet.evaluate(held));
+    const [again, before] = [await lenet.evaluate(stored), await lenet.evaluate(held)];
+    expect({ ...again, seconds: 0 }).toEqual({ ...before, seconds: 0 });
 
     writeFileSync(
       path,
