@@ -343,6 +343,25 @@ test("external data is an input that is not overwritten", async () => {
   expect(existsSync(at("trained.onnx"))).toBe(false);
 });
 
+test("no file of a data folder is overwritten", async () => {
+  mkdirSync(at("data/test"), { recursive: true });
+  const table = `a,b,label\n${Array.from({ length: 40 }, (_, i) => `${i},${i % 7},${i % 2}`).join("\n")}\n`;
+  for (const name of ["data/train.csv", "data/test/test.csv"]) writeFileSync(at(name), table);
+  symlinkSync(at("data"), at("link"));
+  const train = ["train", "linear", "--data", "data", "-o", "x.onnx"];
+  for (const args of [
+    [...train, "--save", "data/train.csv"],
+    [...train, "--save", "link/test/test.csv"],
+    ["compress", "model.onnx", "--train-epochs", "1", "--data", "data", "-o", "x.onnx", "--report", "data/train.csv"],
+  ]) {
+    expect(await nibble(args), args.join(" ")).toMatchObject({
+      code: 2,
+      error: expect.stringContaining("overwritten"),
+    });
+  }
+  for (const name of ["data/train.csv", "data/test/test.csv"]) expect(readFileSync(at(name), "utf8")).toBe(table);
+});
+
 test("a model cannot reach for files outside of its folder", async () => {
   mkdirSync(at("inner"));
   writeFileSync(at("weights.bin"), externalNet().external);

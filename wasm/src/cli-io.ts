@@ -132,6 +132,23 @@ export function sameFile(a: string, b: string): boolean {
   }
 }
 
+/** Refuses to write onto what is read. A folder is read with all that is in it. */
+export function refuseToOverwrite(targets: (string | undefined)[], inputs: (string | undefined)[]): void {
+  for (const target of targets) {
+    if (target && inputs.some((input) => input && (sameFile(target, input) || isInside(target, input)))) {
+      throw new UsageError(`${target} is also an input and would be overwritten: choose another name`);
+    }
+  }
+}
+
+function isInside(file: string, folder: string): boolean {
+  try {
+    return !relative(realpathSync(folder), realpathSync(file)).startsWith("..") && statSync(folder).isDirectory();
+  } catch {
+    return false; // a new file
+  }
+}
+
 /** Writes under another name and renames, so that the file is there whole or not at all. */
 export function writeWhole(path: string, content: Uint8Array): void {
   let target = path;

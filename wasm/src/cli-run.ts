@@ -12,6 +12,7 @@ import {
   print,
   progressBar,
   readInput,
+  refuseToOverwrite,
   sameFile,
   writeAll,
   writeWhole,
@@ -260,18 +261,9 @@ export async function train(path: string, args: Arguments): Promise<number> {
     const saved = resume === undefined ? undefined : await readInput(resume);
     const { model, beside } = await startOf(path, args, bar);
     const { data, paths } = await openData(from, bar);
-    for (const target of [output, save]) {
-      const inputs = [
-        path,
-        ...beside,
-        ...paths,
-        ...((args.values.get("external") ?? []) as string[]),
-        ...(target === save ? [] : [resume]),
-      ];
-      if (target && inputs.some((input) => input && sameFile(target, input))) {
-        throw new UsageError(`${target} is also an input and would be overwritten: choose another name`);
-      }
-    }
+    const inputs = [path, ...beside, ...paths, ...((args.values.get("external") ?? []) as string[])];
+    refuseToOverwrite([output, save], inputs);
+    refuseToOverwrite([output], [resume]); // which --save may well be
     const { options, training } = await withFlags("train", args, async () => {
       const options = await optionsOf(model, data, args, bar);
       const preparation =

@@ -13,6 +13,7 @@ import {
   print,
   progressBar,
   readInput,
+  refuseToOverwrite,
   sameFile,
   writeAll,
   writeWhole,
@@ -258,9 +259,7 @@ async function decode(path: string, args: Arguments): Promise<number> {
   }
   const format = formatOf(output);
   if (format === "nib") throw new UsageError(`-o ${output}: expected a name that ends in .onnx or .safetensors`);
-  if (sameFile(path, output)) {
-    throw new UsageError(`${output} is also an input and would be overwritten: choose another name`);
-  }
+  refuseToOverwrite([output], [path]);
   refuseTerminal(output);
   const file = await readInput(path);
   const { format: held } = await inspectNib(file);
@@ -326,14 +325,8 @@ async function compress(path: string, args: Arguments, encodes: boolean): Promis
     throw new UsageError("the model and the JSON cannot both go to stdout: give --report FILE instead of --json");
   }
   refuseTerminal(output);
-  const refuseToOverwrite = (inputs: (string | undefined)[]) => {
-    for (const target of [output, reportPath]) {
-      if (target && inputs.some((input) => input && sameFile(target, input))) {
-        throw new UsageError(`${target} is also an input and would be overwritten: choose another name`);
-      }
-    }
-  };
-  refuseToOverwrite([path, recipePath, ...((args.values.get("external") ?? []) as string[])]);
+  const targets = [output, reportPath];
+  refuseToOverwrite(targets, [path, recipePath, ...((args.values.get("external") ?? []) as string[])]);
   if (reportPath && sameFile(reportPath, output)) throw new UsageError("the model and the report need two files");
 
   let recipe: Recipe | string;
@@ -367,7 +360,7 @@ async function compress(path: string, args: Arguments, encodes: boolean): Promis
     }
     const { model, beside } = await openModel(path, args, bar);
     const { data, paths } = dataText === undefined ? { data: undefined, paths: [] } : await openData(dataText, bar);
-    refuseToOverwrite([...beside, ...paths]);
+    refuseToOverwrite(targets, [...beside, ...paths]);
     const onProgress = onProgressOf(bar);
     const run = async () => {
       // The seed is the recipe's; how the data are split, and looked at, is the same for every recipe.
