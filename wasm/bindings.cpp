@@ -80,6 +80,13 @@ class Buffer {
   std::shared_ptr<std::byte[]> bytes_;
 };
 
+/// A file that the caller gave: its bytes, or what reads them where it stays outside.
+struct Given {
+  std::string name;
+  std::shared_ptr<Buffer> buffer;
+  nibble::StoredFile stored = {};
+};
+
 class Files {
  public:
   val add(const std::string& name, double size) {
@@ -91,26 +98,26 @@ class Files {
                      "opening it needs about " + std::to_string(static_cast<uint64_t>(size * 2 / 1048576)) +
                          " MiB, a page has at most " + std::to_string(static_cast<uint64_t>(room / 1048576)));
       }
-      entries_.emplace_back(name, std::make_shared<Buffer>(static_cast<size_t>(size)));
-      return val(entries_.back().second);
+      given_.push_back({name, std::make_shared<Buffer>(static_cast<size_t>(size))});
+      return val(given_.back().buffer);
     });
   }
-  std::vector<std::pair<std::string, std::shared_ptr<Buffer>>> take() { return std::move(entries_); }
 
-  /// A file whose bytes stay where they are: `read` fills a view of the heap, and gives "" or why it cannot.
+  /// `read` fills a view of the heap, and gives "" or why it cannot.
   void add_stored(const std::string& name, double size, val read) {
     const auto fill = [name, read](uint64_t offset, std::span<std::byte> into) {
       const val view(typed_memory_view(into.size(), reinterpret_cast<uint8_t*>(into.data())));
       const auto trouble = read(static_cast<double>(offset), view).as<std::string>();
       if (!trouble.empty()) nibble::fail(nibble::ErrorCode::BadFile, name, trouble);
     };
-    stored_.push_back({name, {}, {static_cast<uint64_t>(size), fill}});
+    given_.push_back({name, nullptr, {static_cast<uint64_t>(size), fill}});
   }
-  const std::vector<nibble::NamedFile>& stored() const { return stored_; }
+
+  /// In the order in which they were added. Only data has stored ones.
+  std::vector<Given> take() { return std::move(given_); }
 
  private:
-  std::vector<std::pair<std::string, std::shared_ptr<Buffer>>> entries_;
-  std::vector<nibble::NamedFile> stored_;
+  std::vector<Given> given_;
 };
 
 /// Objects that numbers stand for; a number is not used again.
@@ -183,15 +190,15 @@ val open_model(Files& files, val listener) {
     if (entries.empty()) nibble::fail(nibble::ErrorCode::BadData, "file", "no file was given");
     nibble::ExternalFiles external;
     for (size_t i = 1; i < entries.size(); ++i) {
-      const std::string& path = entries[i].first;
+      const std::string& path = entries[i].name;
       const std::string file = path.substr(path.find_last_of("/\\") + 1);
-      if (!external.emplace(file, entries[i].second->bytes()).second) {
+      if (!external.emplace(file, entries[i].buffer->bytes()).second) {
         nibble::fail(nibble::ErrorCode::BadData, path, "two external files are called \"" + file + "\"; give one");
       }
     }
-    context.tick({"open", entries[0].first, 0});
-    Model model = nibble::read_model(entries[0].second->bytes(), entries[0].first, external);
-    context.tick({"open", entries[0].first, 1});
+    context.tick({"open", entries[0].name, 0});
+    Model model = nibble::read_model(entries[0].buffer->bytes(), entries[0].name, external);
+    context.tick({"open", entries[0].name, 1});
     return val(keep(std::move(model)));
   });
 }
@@ -341,8 +348,7 @@ val make_data(const std::string& text) {
 }
 
 /// Samples and labels that the caller has decoded already.
-nibble::Dataset data_of_arrays(const nibble::Json& spec,
-                               const std::vector<std::pair<std::string, std::shared_ptr<Buffer>>>& entries) {
+nibble::Dataset data_of_arrays(const nibble::Json& spec, const std::vector<Given>& entries) {
   const std::string name = spec.value("name", "images"), layout = spec.value("layout", "features");
   nibble::Shape shape{0};
   size_t sample = 1;
@@ -350,7 +356,7 @@ nibble::Dataset data_of_arrays(const nibble::Json& spec,
     shape.push_back(extent.get<size_t>());
     sample *= shape.back();
   }
-  const std::span<const std::byte> samples = entries.at(0).second->bytes().span();
+  const std::span<const std::byte> samples = entries.at(0).buffer->bytes().span();
   if (sample == 0 || samples.size() % sample != 0) {
     nibble::fail(nibble::ErrorCode::BadData, name,
                  std::to_string(samples.size()) + " bytes are not whole samples of " + std::to_string(sample));
@@ -358,7 +364,7 @@ nibble::Dataset data_of_arrays(const nibble::Json& spec,
   shape[0] = samples.size() / sample;
   std::vector<int32_t> labels;
   if (entries.size() > 1) {
-    const std::span<const std::byte> bytes = entries[1].second->bytes().span();
+    const std::span<const std::byte> bytes = entries[1].buffer->bytes().span();
     labels.resize(bytes.size() / sizeof(int32_t));
     std::memcpy(labels.data(), bytes.data(), labels.size() * sizeof(int32_t));
   }
@@ -376,15 +382,17 @@ val open_data(Files& files, const std::string& text) {
   return guarded([&] {
     const nibble::Json spec = nibble::parse_json(text, nibble::ErrorCode::BadData, "data");
     const auto entries = files.take();
-    std::vector<nibble::NamedFile> named = files.stored();
-    for (const auto& [name, buffer] : entries) named.push_back({name, buffer->bytes().span()});
-    if (named.empty()) nibble::fail(nibble::ErrorCode::BadData, "data", "no file was given");
+    if (entries.empty()) nibble::fail(nibble::ErrorCode::BadData, "data", "no file was given");
     nibble::Dataset data;
     try {
       if (spec.value("kind", "") == "arrays") {
         data = data_of_arrays(spec, entries);
       } else {
-        data = nibble::read_dataset(named, spec.value("name", named[0].name));
+        std::vector<nibble::NamedFile> named;
+        for (const auto& [name, buffer, stored] : entries) {
+          named.push_back({name, buffer ? buffer->bytes().span() : std::span<const std::byte>(), stored});
+        }
+        data = nibble::read_dataset(named, spec.value("name", entries[0].name));
       }
     } catch (const nibble::Json::exception& error) {
       nibble::fail(nibble::ErrorCode::BadData, "data", error.what());
@@ -461,7 +469,7 @@ val run_model(int number, Files& files, const std::string& inputs_text, const st
           nibble::fail(nibble::ErrorCode::BadData, "input \"" + name + "\"",
                        "the model has none of this name; it has " + all);
         inputs[place] = nibble::Tensor::copy_of(*dtype, given[i].at("shape").get<nibble::Shape>(),
-                                                entries.at(i).second->bytes().span());
+                                                entries.at(i).buffer->bytes().span());
       }
       options.also = asked.get<std::vector<std::string>>();
     } catch (const nibble::Json::exception& error) {
@@ -623,7 +631,7 @@ val train_restore(int number, Files& files) {
   return guarded([&] {
     const auto entries = files.take();
     if (entries.empty()) nibble::fail(nibble::ErrorCode::BadData, "saved training", "no bytes were given");
-    trainings().at(number).trainer.restore(entries[0].second->bytes().span());
+    trainings().at(number).trainer.restore(entries[0].buffer->bytes().span());
     return val::null();
   });
 }

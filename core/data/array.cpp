@@ -104,7 +104,7 @@ DType type_of_samples(DType stored) {
 }
 
 Dataset stored_samples(std::string name, StoredFile file, StoredArray array, const Shape& sample, SampleLayout layout) {
-  if (array.fortran) {
+  if (array.fortran && array.shape.size() > 1) {
     fail(ErrorCode::Unsupported, name,
          "an array in Fortran order of " + std::to_string(file.size) +
              " bytes: samples of files this large are read one after the other; save it with "

@@ -103,10 +103,10 @@ struct NamedFile {
 ///     a name (row numbers, as pandas writes them) is left out.
 /// Samples of rank 2 are Hw, of rank 3 Hwc where the last extent is 1, 3 or 4, else Chw where the first is, others
 /// Features; rows of 784 numbers are images of 28 x 28.
-/// Samples of a stored file stay there: the dataset's `read` reads the rows that it is asked for. Labels and tables are
-/// read whole.
-/// Throws Error{BadFile} naming file and line or byte, Error{Unsupported} (also for stored samples in Fortran order,
-/// whose rows do not lie together), or Error{BadData} for parts that do not fit together.
+/// Samples of a stored file stay there: the dataset's `read` reads the rows that it is asked for. Labels, tables and
+/// samples in Fortran order, whose rows do not lie together, are read whole, up to 1 GiB.
+/// Throws Error{BadFile} naming file and line or byte, Error{Unsupported}, Error{OutOfMemory}, or Error{BadData} for
+/// parts that do not fit together.
 Dataset read_dataset(std::span<const NamedFile> files, std::string_view name);
 
 // --- Made here -------------------------------------------------------------------------------------------------------

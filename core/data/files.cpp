@@ -85,10 +85,13 @@ struct Part {
   const Shape& shape() const { return array.shape; }
 };
 
+/// Bytes of a stored file that is nevertheless read whole.
+constexpr uint64_t kMostHeld = uint64_t{1} << 30;
+
 /// The whole file; a stored one is read into `held`.
 std::span<const std::byte> whole(const NamedFile& file, std::vector<std::byte>& held) {
   if (!file.stored.read) return file.bytes;
-  if (file.stored.size > SIZE_MAX / 4) {
+  if (file.stored.size > kMostHeld) {
     fail(ErrorCode::OutOfMemory, file.name,
          "its " + std::to_string(file.stored.size) + " bytes are more than can be held; only arrays of samples (npy, " +
              "IDX) are read piece by piece");
@@ -163,8 +166,10 @@ Dataset dataset_of(const Part& samples, const Part* labels) {
          "one number for each of " + std::to_string(size) +
              " samples: these look like labels; give the samples with them");
   }
+  // In Fortran order the rows of a file do not lie together.
+  const bool turned = samples.array.fortran && samples.shape().size() > 1;
   Dataset dataset =
-      samples.file->stored.read
+      samples.file->stored.read && !(turned && samples.file->stored.size <= kMostHeld)
           ? stored_samples(samples.name(), samples.file->stored, samples.array, shape, layout)
           : in_memory(samples.name(), to_samples(values_of(samples), samples.name()).reshaped(batch_shape(size, shape)),
                       layout, {});

@@ -553,6 +553,25 @@ TEST_CASE("a NumPy array in Fortran order is turned to rows") {
   CHECK(values_of<int32_t>(tensor) == expected);
 }
 
+TEST_CASE("a small array in Fortran order is the same from a stored file") {
+  const Dataset dataset = from_files({{"x.npy", npy("|u1", "True", "(2, 3)", std::string("\1\4\2\5\3\6"))}});
+  CHECK(values_of<uint8_t>(dataset.read(std::array<uint32_t, 2>{1, 0})) == std::vector<uint8_t>{4, 5, 6, 1, 2, 3});
+}
+
+TEST_CASE("arrays whose names say nothing keep their order, stored or not") {
+  const Bytes in = bytes_of(npy("|u1", "False", "(2, 3)", "abcdef")),
+              out = bytes_of(npy("<f4", "False", "(2, 1)", std::string(8, '\0')));
+  for (const bool first : {false, true}) {
+    for (const bool second : {false, true}) {
+      const std::array files{first ? NamedFile{"in.npy", {}, stored(in)} : NamedFile{"in.npy", in},
+                             second ? NamedFile{"out.npy", {}, stored(out)} : NamedFile{"out.npy", out}};
+      const Dataset dataset = read_dataset(files, "pair");
+      CHECK(dataset.shape == Shape{3});
+      CHECK(dataset.targets.exists());
+    }
+  }
+}
+
 TEST_CASE("of a stored file only the rows that are asked for are read, those that follow each other at once") {
   std::vector<std::pair<uint64_t, size_t>> asked;
   std::string values;
@@ -594,10 +613,12 @@ TEST_CASE("a stored file may be larger than any memory, and may not hold what it
   CHECK(longer.code == ErrorCode::BadFile);
   CHECK(longer.message.find("take 20000000000 bytes, found 20000000001") != std::string::npos);
 
-  const std::string fortran = npy("<f4", "True", "(2, 2)", std::string(16, '\0'));
-  const Error turned = error_of([&] {
-    read_dataset(std::array{NamedFile{"x.npy", {}, stored(bytes_of(fortran))}}, "x.npy");
-  });
+  const std::string fortran = npy("|u1", "True", "(20000000, 1000)", "");
+  const StoredFile rows_apart{fortran.size() + 20'000'000'000u, [&](uint64_t offset, std::span<std::byte> into) {
+                                for (std::byte& byte : into)
+                                  byte = static_cast<std::byte>(fortran[offset++ % fortran.size()]);
+                              }};
+  const Error turned = error_of([&] { read_dataset(std::array{NamedFile{"x.npy", {}, rows_apart}}, "x.npy"); });
   CHECK(turned.code == ErrorCode::Unsupported);
   CHECK(turned.message.find("np.ascontiguousarray") != std::string::npos);
 

@@ -334,10 +334,16 @@ describe("what the engine is handed", () => {
 test("arrays that stay on disk go with other files, and not with images", async () => {
   const disk = { name: "x.npy", file: { path: "/x.npy", size: 5000, modified: 1 } };
   const labels = { name: "y.npy.gz", file: new Blob([gzipSync(text("labels")) as Uint8Array<ArrayBuffer>]) };
-  const { files, spec, held } = await userData([disk, labels], decodeInNode, 1000, {});
-  expect(files.map(({ name }) => name)).toEqual(["x.npy", "y.npy"]);
-  expect(files[0]!.file).toEqual(disk.file);
-  expect([JSON.parse(spec), held]).toEqual([{ kind: "files", name: "x.npy and 1 more" }, 1000]);
+  for (const given of [
+    [disk, labels],
+    [labels, disk],
+  ]) {
+    const { files, spec, held } = await userData(given, decodeInNode, 1000, {});
+    // Their order may be what says which are the samples.
+    expect(files.map(({ name }) => name)).toEqual(given.map(({ name }) => name.replace(".gz", "")));
+    expect(files[given.indexOf(disk)]!.file).toEqual(disk.file);
+    expect([JSON.parse(spec), held]).toEqual([{ kind: "files", name: `${given[0]!.name} and 1 more` }, 1000]);
+  }
   const picture = { name: "a/1.png", file: new Blob([png(1, 1, 1, () => [0]) as Uint8Array<ArrayBuffer>]) };
   const error = await refusal(userData([disk, picture], decodeInNode, 1000, {}));
   expect(error).toMatchObject({ code: "bad-data", where: "a/1.png" });

@@ -225,6 +225,15 @@ describe("data", () => {
     const stored = await engine.data([{ name: "x.npy", bytes: pathToFileURL(path) }, y], { heldBytes: 5000 });
     expect(stored.info).toEqual(held.info);
     expect(await stored.samples([299, 0, 1, 2])).toEqual(await held.samples([299, 0, 1, 2]));
+    // The order in which they are given says which are the samples where names do not.
+    const targets = { name: "b.npy", bytes: npy("<f4", [300, 1], new Uint8Array(1200)) };
+    const pair = [{ name: "a.npy", bytes: npy("|u1", [300, 2], new Uint8Array(600)) }, targets];
+    for (const heldBytes of [0, 1000, 1e6]) {
+      expect((await engine.data(pair, { heldBytes })).info.shape).toEqual([2]);
+      const files = [pair[0]!, { name: "b.npy", bytes: pathToFileURL(join(folder, "b.npy")) }];
+      writeFileSync(join(folder, "b.npy"), targets.bytes);
+      expect((await engine.data(files, { heldBytes })).info.shape).toEqual([2]);
+    }
     const [a, b] = await Promise.all([held, stored].map((data) => trainedOn(data)));
     expect(same(a!, b!)).toBe(true);
 

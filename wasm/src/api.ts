@@ -63,13 +63,14 @@ export interface Engine {
 export interface NamedBytes {
   /** With the folders, where they are the labels. */
   name: string;
-  /** In Node a file: URL stands for the file itself, which may be larger than memory. */
+  /** In Node a file: URL stands for the file itself. */
   bytes: Bytes | URL;
 }
 
 export interface DataSourceOptions extends CallOptions {
-  /** Samples of an npy or IDX file of more bytes than this stay in it and are read batch by batch: of a File in a
-   *  browser, of a file: URL in Node. 512 MiB where it is not given. */
+  /** Samples of an npy or IDX file of more bytes than this stay in it and are read batch by batch, so that they may be
+   *  more than memory: of a File in a browser (whose worker alone can do that), of a file: URL in Node. 512 MiB where it
+   *  is not given. Labels, tables and archives are read whole. */
   heldBytes?: number;
 }
 

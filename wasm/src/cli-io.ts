@@ -132,20 +132,12 @@ export function sameFile(a: string, b: string): boolean {
   }
 }
 
-/** Refuses to write onto what is read. A folder is read with all that is in it. */
+/** Refuses to write onto what is read. */
 export function refuseToOverwrite(targets: (string | undefined)[], inputs: (string | undefined)[]): void {
   for (const target of targets) {
-    if (target && inputs.some((input) => input && (sameFile(target, input) || isInside(target, input)))) {
+    if (target && inputs.some((input) => input && sameFile(target, input))) {
       throw new UsageError(`${target} is also an input and would be overwritten: choose another name`);
     }
-  }
-}
-
-function isInside(file: string, folder: string): boolean {
-  try {
-    return !relative(realpathSync(folder), realpathSync(file)).startsWith("..") && statSync(folder).isDirectory();
-  } catch {
-    return false; // a new file
   }
 }
 
@@ -224,7 +216,7 @@ export const onProgressOf = (bar: ProgressBar | undefined) =>
 const kMostDepth = 8;
 const kMostFiles = 200_000;
 
-/** Opens what --data names: data made here, one path, or several with commas. Gives the paths of files, too. */
+/** Opens what --data names: data made here, one path, or several with commas. Gives the paths of all files, too. */
 export async function openData(text: string, bar: ProgressBar | undefined): Promise<{ data: Data; paths: string[] }> {
   const whole = await kindOf(text);
   const spec = whole ? undefined : specOf(text);
@@ -232,15 +224,19 @@ export async function openData(text: string, bar: ProgressBar | undefined): Prom
   if (spec) return { data: await (await engine()).data(spec, { onProgress }), paths: [] };
   if (text === "-") throw new UsageError("--data: data do not come from stdin; name a file or a folder");
   const paths = whole ? [text] : text.split(",");
-  const files: NamedBytes[] = [];
+  const files: DataPath[] = [];
   for (const path of paths) {
     const kind = whole ?? (await kindOf(path));
     if (!kind) throw new FileError(path, `there is no such file or folder${hintFor(text)}`);
-    if (kind === "file") files.push({ name: basename(path), bytes: await dataAt(path) });
+    if (kind === "file") files.push({ path, name: basename(path), bytes: await dataAt(path) });
     else await readFolder(path, paths.length > 1 ? basename(resolve(path)) : "", files);
   }
   if (files.length === 0) throw new FileError(text, "the folder has no files");
-  return { data: await (await engine()).data(files, { onProgress }), paths };
+  return { data: await (await engine()).data(files, { onProgress }), paths: files.map(({ path }) => path) };
+}
+
+interface DataPath extends NamedBytes {
+  path: string;
 }
 
 /** Large files are left where they are, for the engine to read what it needs of them. */
@@ -265,7 +261,7 @@ async function kindOf(path: string): Promise<"file" | "folder" | undefined> {
 }
 
 /** Every file at or below a folder, in the order of their names, without hidden ones. */
-async function readFolder(path: string, prefix: string, files: NamedBytes[], depth = 0): Promise<void> {
+async function readFolder(path: string, prefix: string, files: DataPath[], depth = 0): Promise<void> {
   if (depth > kMostDepth) throw new FileError(path, `folders are nested deeper than ${kMostDepth}`);
   let names: string[];
   try {
@@ -280,7 +276,7 @@ async function readFolder(path: string, prefix: string, files: NamedBytes[], dep
       await readFolder(at, shown, files, depth + 1);
     } else {
       if (files.length >= kMostFiles) throw new FileError(path, `the folder has more than ${kMostFiles} files`);
-      files.push({ name: shown, bytes: await dataAt(at) });
+      files.push({ path: at, name: shown, bytes: await dataAt(at) });
     }
   }
 }

@@ -178,7 +178,7 @@ class EngineClient implements Engine {
     for (const [index, { name, bytes }] of source.entries()) {
       const file =
         bytes instanceof URL && this.platform.fileAt
-          ? await this.platform.fileAt(bytes, heldBytes)
+          ? await this.platform.fileAt(bytes, String(name), heldBytes)
           : toBlob(bytes as Bytes, `files[${index}]`);
       given.push({ name: String(name), file });
     }

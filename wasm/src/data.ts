@@ -73,7 +73,6 @@ export interface ForEngine {
 }
 
 export function forEngine(data: UserData, held: number): ForEngine {
-  const fileOf = ({ name, blob }: NamedBlob): DataFile => ({ name, file: blob });
   if (data.kind === "files") {
     return { files: data.files.map(fileOf), spec: JSON.stringify({ kind: "files", name: data.name }), held };
   }
@@ -91,15 +90,21 @@ export async function userData(
   held: number,
   options: UnpackOptions,
 ): Promise<ForEngine> {
-  const onDisk = given.filter(({ file }) => !(file instanceof Blob));
-  const others = given.flatMap(({ name, file }) => (file instanceof Blob ? [{ name, blob: file }] : []));
-  if (onDisk.length === 0) return forEngine(await readUserData(others, decode, options), held);
-  const unpacked = await unpack(others, options);
-  const picture = unpacked.find(({ name }) => isImage(name));
-  if (picture) throw new NibbleError("bad-data", picture.name, kMixed);
-  const { files, spec } = forEngine({ kind: "files", name: nameOf(given), files: unpacked }, held);
-  return { files: [...onDisk, ...files], spec, held };
+  const blobs = given.flatMap(({ name, file }) => (file instanceof Blob ? [{ name, blob: file }] : []));
+  if (blobs.length === given.length) return forEngine(await readUserData(blobs, decode, options), held);
+  // In the order in which they were given: it says which are the samples where names do not.
+  const budget = new Budget();
+  const files: DataFile[] = [];
+  for (const { name, file } of given) {
+    const unpacked = file instanceof Blob ? await unpack([{ name, blob: file }], options, budget) : [];
+    const picture = unpacked.find((inner) => isImage(inner.name));
+    if (picture) throw new NibbleError("bad-data", picture.name, kMixed);
+    files.push(...(file instanceof Blob ? unpacked.map(fileOf) : [{ name, file }]));
+  }
+  return { files, spec: JSON.stringify({ kind: "files", name: nameOf(given) }), held };
 }
+
+const fileOf = ({ name, blob }: NamedBlob): DataFile => ({ name, file: blob });
 
 function nameOf(given: { name: string }[]): string {
   const first = (given[0]?.name ?? "data").split("/").at(-1) || "data";
@@ -136,8 +141,11 @@ class Budget {
 
 /** Files without their packing: .gz by content, the members of zip and npz as "archive.zip/folder/member". Files that
  *  operating systems leave in archives are dropped. */
-export async function unpack(files: NamedBlob[], { signal }: UnpackOptions = {}): Promise<NamedBlob[]> {
-  const budget = new Budget();
+export async function unpack(
+  files: NamedBlob[],
+  { signal }: UnpackOptions = {},
+  budget = new Budget(),
+): Promise<NamedBlob[]> {
   const open = async (file: NamedBlob, depth: number): Promise<NamedBlob[]> => {
     checkSignal(signal);
     const magic = await bytesOf(file.blob.slice(0, 4), file.name);

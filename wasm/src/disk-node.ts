@@ -9,7 +9,7 @@ import type { ReadNow } from "./host";
 import type { DiskFile } from "./wire";
 
 /** What is at a file: URL. An array of more than `held` bytes stays where it is. */
-export async function fileAt(url: URL, held: number): Promise<Blob | DiskFile> {
+export async function fileAt(url: URL, name: string, held: number): Promise<Blob | DiskFile> {
   let file: FileHandle | undefined;
   try {
     const path = fileURLToPath(url);
@@ -20,7 +20,7 @@ export async function fileAt(url: URL, held: number): Promise<Blob | DiskFile> {
     return new Blob([await readFile(path)]);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    throw new NibbleError("bad-file", url.href, `the file cannot be read: ${reason}`);
+    throw new NibbleError("bad-file", name, `the file cannot be read: ${reason}`);
   } finally {
     await file?.close();
   }

@@ -60,7 +60,7 @@ export function createHost({ onProgress, stopped, readNow }: HostOptions): Host 
   };
 
   /** Stages the files, works with them and frees what nobody took over. */
-  const withFiles = async <T>(files: NamedBlob[], work: (staged: Files) => Outcome<T>): Promise<T> => {
+  const withFiles = async <T>(files: (NamedBlob | StoredFile)[], work: (staged: Files) => Outcome<T>): Promise<T> => {
     const staged = new (module().Files)();
     try {
       await stage(files, staged, report);
@@ -112,21 +112,16 @@ export function createHost({ onProgress, stopped, readNow }: HostOptions): Host 
 
     openData: (files, spec, held) =>
       reply(async () => {
-        const whole: NamedBlob[] = [];
-        const stored: Parameters<Files["add_stored"]>[] = [];
+        const given: (NamedBlob | StoredFile)[] = [];
         for (const { name, file } of files) {
           const part = file.size > held ? readNow?.(file) : undefined;
           if (file instanceof Blob && !(part && isArray(await read(file.slice(0, 4), name)))) {
-            whole.push({ name, blob: file });
+            given.push({ name, blob: file });
           } else {
-            stored.push([name, file.size, (offset, into) => troubleOf(() => part!(offset, into))]);
+            given.push({ name, size: file.size, read: (offset, into) => troubleOf(() => part!(offset, into)) });
           }
         }
-        const open = (staged: Files) => {
-          for (const file of stored) staged.add_stored(...file);
-          return module().open_data(staged, spec);
-        };
-        return madeData(await withFiles(whole, open));
+        return madeData(await withFiles(given, (staged) => module().open_data(staged, spec)));
       }),
 
     samples: (data, indices) => reply(() => ownAll(unwrap(module().samples(data, indices)))),
@@ -213,14 +208,26 @@ async function instantiate(wasm: WebAssembly.Module): Promise<EngineModule> {
   });
 }
 
+/** A file whose bytes stay where they are. */
+interface StoredFile {
+  name: string;
+  size: number;
+  read: Parameters<Files["add_stored"]>[2];
+}
+
 /** Copies the files into the heap piece by piece: the whole file is never twice in memory on this side. */
-async function stage(files: NamedBlob[], staged: Files, report: Listener): Promise<void> {
+async function stage(files: (NamedBlob | StoredFile)[], staged: Files, report: Listener): Promise<void> {
   const total = Math.max(
     1,
-    files.reduce((sum, file) => sum + file.blob.size, 0),
+    files.reduce((sum, file) => sum + ("blob" in file ? file.blob.size : 0), 0),
   );
   let done = 0;
-  for (const { name, blob } of files) {
+  for (const file of files) {
+    if (!("blob" in file)) {
+      staged.add_stored(file.name, file.size, file.read);
+      continue;
+    }
+    const { name, blob } = file;
     const buffer = unwrap(staged.add(name, blob.size));
     try {
       for (let at = 0; at < blob.size; at += kChunk) {

@@ -26,7 +26,7 @@ export interface Platform {
   wasm(options: LoadOptions, build: "strict" | "relaxed"): Promise<{ bytes: Uint8Array; source: string }>;
   thread(events: ThreadEvents): Promise<Thread>;
   /** What is at a file: URL; an array of more than `held` bytes stays there. Only Node has files. */
-  fileAt?(url: URL, held: number): Promise<Blob | DiskFile>;
+  fileAt?(url: URL, name: string, held: number): Promise<Blob | DiskFile>;
   /** The pixels of a PNG, a JPEG and whatever else is known here. */
   decode: DecodeImage;
   /** The engine in this very thread. */

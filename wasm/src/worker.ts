@@ -12,6 +12,10 @@ serve(
   (message) => postMessage(message),
   (file) =>
     file instanceof Blob
-      ? (offset, into) => into.set(new Uint8Array(reader.readAsArrayBuffer(file.slice(offset, offset + into.length))))
+      ? (offset, into) => {
+          const part = new Uint8Array(reader.readAsArrayBuffer(file.slice(offset, offset + into.length)));
+          if (part.length !== into.length) throw new Error("it ends too early");
+          into.set(part);
+        }
       : undefined,
 );

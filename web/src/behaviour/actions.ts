@@ -340,6 +340,7 @@ async function inputOf(image: Uint8Array, model: Model, data: Data | null) {
 const guessing = latest(async () => {
   const { original, result } = models();
   const picture = state.drawn.peek();
+  const shown = page.shown.peek();
   if (!picture || !original || !result || !state.takesDigits.peek() || state.cannotRun.peek()) {
     state.guess.value = null;
     return;
@@ -351,8 +352,9 @@ const guessing = latest(async () => {
       return probabilities(Object.values(outputs)[0]);
     };
     const [before, after] = await Promise.all([ask(original), ask(result.model)]);
-    if (models().original === original && state.drawn.peek()) state.guess.value = { picture, before, after };
+    if (models().original === original && state.drawn.peek()) state.guess.value = { picture, shown, before, after };
   } catch (error) {
+    state.guess.value = null;
     const found = troubleOf(error);
     if (found) state.trouble.value = found;
   }

@@ -2,6 +2,7 @@
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import type { DataInfo } from "nibble-nn";
 import { percent } from "../format";
+import { shown } from "../state";
 import { InfoIcon } from "../views/icons";
 import { takeSample } from "./actions";
 import { asMnist } from "./digit";
@@ -139,7 +140,7 @@ function Guesses() {
     <section
       class="card guesses"
       aria-label={tb("guesses")}
-      aria-busy={!!now && now.picture !== picture}
+      aria-busy={!!now && (now.picture !== picture || now.shown !== shown.value)}
       data-testid="guesses"
     >
       <div class="guesses-head">

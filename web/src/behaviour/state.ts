@@ -103,9 +103,10 @@ export const maps = signal<Maps | null>(null);
 /** What was drawn, as the model gets it: 28 x 28, 0 to 255, white on black. Null: an empty pad. */
 export const drawn = signal<Uint8Array | null>(null);
 
-/** Probability of each class for a drawn digit: `picture`, which may be drawn on meanwhile. */
+/** Probability of each class for a drawn digit. Meanwhile there may be another `picture`, or another result to `shown`. */
 export interface Guess {
   picture: Uint8Array;
+  shown: unknown;
   before: Float32Array;
   after: Float32Array;
 }
