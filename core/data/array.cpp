@@ -1,4 +1,6 @@
 // Arrays of files: their values as tensors, whole or row by row from a file that is too large to be held.
+#include <numeric>
+
 #include "core/data/read.hpp"
 
 namespace nibble {
@@ -51,6 +53,9 @@ uint64_t bytes_of(const StoredArray& array, const std::string& where) {
   }
   return bytes;
 }
+
+/// Bytes between two samples that are sooner read than left out, and most bytes that are read at once.
+constexpr uint64_t kGap = uint64_t{1} << 16, kPiece = uint64_t{1} << 23;
 
 }  // namespace
 
@@ -122,10 +127,25 @@ Dataset stored_samples(std::string name, StoredFile file, StoredArray array, con
     check_indices(indices, array.shape[0]);
     Tensor batch = Tensor::allocate(array.dtype, batch_shape(indices.size(), sample));
     const std::span<std::byte> bytes = batch.write<std::byte>();
-    // Samples that follow each other are read at once.
-    for (size_t i = 0, end; row && i < indices.size(); i = end) {
-      for (end = i + 1; end < indices.size() && indices[end] == indices[end - 1] + 1;) ++end;
-      file.read(array.start + uint64_t{indices[i]} * row, bytes.subspan(i * row, (end - i) * row));
+    // In the order of the file: samples that lie close together are read at once, with what is between them.
+    std::vector<size_t> order(indices.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return indices[a] < indices[b]; });
+    const auto place = [&](size_t i) { return uint64_t{indices[order[i]]} * row; };
+    std::vector<std::byte> piece;
+    for (size_t i = 0, end; row && i < order.size(); i = end) {
+      for (end = i + 1; end < order.size(); ++end) {
+        if (place(end) > place(end - 1) + row + kGap || place(end) + row - place(i) > kPiece) break;
+      }
+      if (end == i + 1) {
+        file.read(array.start + place(i), bytes.subspan(order[i] * row, row));
+        continue;
+      }
+      piece.resize(static_cast<size_t>(place(end - 1) + row - place(i)));
+      file.read(array.start + place(i), piece);
+      for (size_t k = i; k < end; ++k) {
+        std::memcpy(bytes.data() + order[k] * row, piece.data() + static_cast<size_t>(place(k) - place(i)), row);
+      }
     }
     settle(batch, array);
     return to_samples(batch, name);

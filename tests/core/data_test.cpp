@@ -572,7 +572,7 @@ TEST_CASE("arrays whose names say nothing keep their order, stored or not") {
   }
 }
 
-TEST_CASE("of a stored file only the rows that are asked for are read, those that follow each other at once") {
+TEST_CASE("of a stored file only the rows that are asked for are read, those that lie close together at once") {
   std::vector<std::pair<uint64_t, size_t>> asked;
   std::string values;
   for (char i = 0; i < 10; ++i) values += std::string(6, i);
@@ -583,13 +583,29 @@ TEST_CASE("of a stored file only the rows that are asked for are read, those tha
   CHECK(asked == std::vector<std::pair<uint64_t, size_t>>{{0, file.size()}});
   asked.clear();
   const Tensor rows = dataset.read(std::array<uint32_t, 6>{7, 2, 3, 4, 9, 9});
-  CHECK(asked ==
-        std::vector<std::pair<uint64_t, size_t>>{{start + 42, 6}, {start + 12, 18}, {start + 54, 6}, {start + 54, 6}});
+  CHECK(asked == std::vector<std::pair<uint64_t, size_t>>{{start + 12, 48}});
   for (const auto& [row, value] : {std::pair{0, 7}, {1, 2}, {2, 3}, {3, 4}, {4, 9}, {5, 9}}) {
     CHECK(rows.data<uint8_t>()[static_cast<size_t>(row) * 6 + 5] == value);
   }
   const Error beyond = error_of([&] { dataset.read(std::array<uint32_t, 1>{10}); });
   CHECK(beyond.code == ErrorCode::BadData);
+
+  // Rows of 100,000 bytes: what is between is no longer read, nor is everything at once.
+  std::string wide;
+  for (size_t i = 0; i < 200; ++i) wide += std::string(100'000, static_cast<char>(i));
+  const std::string large = npy("|u1", "False", "(200, 100000)", wide);
+  const size_t from = large.size() - wide.size();
+  const Dataset far = read_dataset(std::array{NamedFile{"x.npy", {}, stored(bytes_of(large), &asked)}}, "x.npy");
+  asked.clear();
+  const Tensor three = far.read(std::array<uint32_t, 4>{9, 3, 2, 9});
+  CHECK(asked == std::vector<std::pair<uint64_t, size_t>>{{from + 200'000, 200'000}, {from + 900'000, 100'000}});
+  const size_t places[] = {9, 3, 2, 9};
+  for (size_t i = 0; i < 4; ++i) CHECK(three.data<uint8_t>()[i * 100'000 + 99'999] == places[i]);
+  asked.clear();
+  const Tensor all = far.read(first_indices(200));
+  CHECK(asked.size() == 3);
+  for (const auto& [offset, size] : asked) CHECK(size <= 8'388'608);
+  CHECK(text_of(all.bytes()) == wide);
 }
 
 TEST_CASE("a stored file may be larger than any memory, and may not hold what its header says") {

@@ -69,7 +69,7 @@ export interface NamedBytes {
 
 export interface DataSourceOptions extends CallOptions {
   /** Samples of an npy or IDX file of more bytes than this stay in it and are read batch by batch, so that they may be
-   *  more than memory: of a File in a browser (whose worker alone can do that), of a file: URL in Node. 512 MiB where it
+   *  more than memory: of a File in a browser (whose worker alone can do that), of a file: URL in Node. 1 GiB where it
    *  is not given. Labels, tables and archives are read whole. */
   heldBytes?: number;
 }

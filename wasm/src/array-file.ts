@@ -1,7 +1,7 @@
 // Arrays in files (npy, IDX): what is not held where it is large.
 
 /** Bytes of a file beyond which its samples stay in it and are read in batches, unless the caller says otherwise. */
-export const kHeld = 512 * 2 ** 20;
+export const kHeld = 2 ** 30;
 
 /** Whether a file that begins with these four bytes is an array whose rows can be read one by one. */
 export function isArray([a, b, c, d]: Uint8Array): boolean {
