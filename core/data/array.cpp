@@ -104,10 +104,6 @@ Tensor to_samples(const Tensor& values, std::string_view name) {
   }
 }
 
-DType type_of_samples(DType stored) {
-  return stored == DType::UInt8 || stored == DType::Bool ? DType::UInt8 : DType::Float32;
-}
-
 Dataset stored_samples(std::string name, StoredFile file, StoredArray array, const Shape& sample, SampleLayout layout) {
   if (array.fortran && array.shape.size() > 1) {
     fail(ErrorCode::Unsupported, name,
@@ -120,7 +116,7 @@ Dataset stored_samples(std::string name, StoredFile file, StoredArray array, con
   dataset.size = dataset.test_from = array.shape[0];
   dataset.shape = sample;
   dataset.layout = layout;
-  dataset.dtype = type_of_samples(array.dtype);
+  dataset.dtype = to_samples(Tensor::allocate(array.dtype, {0}), name).dtype();
   const size_t row = bytes_for(array.dtype, elements_of(sample, name));
   dataset.read = [=, name = std::move(name), file = std::move(file),
                   array = std::move(array)](std::span<const uint32_t> indices) {

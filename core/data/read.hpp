@@ -49,7 +49,6 @@ void check_size(const StoredArray& array, uint64_t size, std::string_view name);
 /// Samples as a dataset keeps them, uint8 or float32: integers that are not bytes and other real numbers become
 /// float32, truth values bytes.
 Tensor to_samples(const Tensor& values, std::string_view name);
-DType type_of_samples(DType stored);
 
 /// The dataset of an array that stays in its file, `sample` being the shape of one sample, without labels.
 Dataset stored_samples(std::string name, StoredFile file, StoredArray array, const Shape& sample, SampleLayout layout);

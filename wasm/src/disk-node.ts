@@ -1,6 +1,6 @@
 // Files on the disk of Node.
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
-import { open, readFile } from "node:fs/promises";
+import { open } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { NibbleError } from "./api";
@@ -17,7 +17,7 @@ export async function fileAt(url: URL, name: string, held: number): Promise<Blob
     const { size, mtimeMs } = await file.stat();
     const { buffer } = await file.read(Buffer.alloc(4), 0, 4, 0);
     if (size > held && isArray(buffer)) return { path, size, modified: mtimeMs };
-    return new Blob([await readFile(path)]);
+    return new Blob([await file.readFile()]);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new NibbleError("bad-file", name, `the file cannot be read: ${reason}`);
